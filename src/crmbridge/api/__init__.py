@@ -1,1 +1,1 @@
-"""api"""
+"""API: the HTTP face. Parse, call one service, render."""

@@ -71,7 +71,7 @@ class CrmError(Exception):
     """
 
     code: ClassVar[str] = "unavailable"
-    http_status: ClassVar[int] = 502
+    http_status: int = 502
     default_fix: ClassVar[Fix] = Fix("retry_later", "Try again later.")
     default_sentence: ClassVar[str] = _FOLLOW_UP
     default_outcome: ClassVar[Outcome] = Outcome.NOT_APPLIED

@@ -1,1 +1,34 @@
-"""services"""
+"""DUTIES: each room owns its tables (model, store, service). ``Services`` is the set that entrypoints are handed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from crmbridge.db.jobs import Jobs
+    from crmbridge.db.pool import Database
+    from crmbridge.services.audit.service import AuditLog
+    from crmbridge.services.connections.service import Connections
+    from crmbridge.services.delivery.service import Delivery
+    from crmbridge.services.incidents.service import Incidents
+    from crmbridge.services.mapping.service import Mapping
+    from crmbridge.services.tenants.service import Tenants
+    from crmbridge.services.vault.service import Vault
+
+__all__ = ["Services"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Every service of one process, built once by ``app``."""
+
+    db: Database
+    jobs: Jobs
+    audit: AuditLog
+    incidents: Incidents
+    tenants: Tenants
+    vault: Vault
+    mapping: Mapping
+    connections: Connections
+    delivery: Delivery

@@ -1,1 +1,1 @@
-"""worker"""
+"""WORKER: delivers what others accepted. Any number of them may run against one database."""

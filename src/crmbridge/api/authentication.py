@@ -1,0 +1,117 @@
+"""Who calls: a bearer key becomes a Principal; the tenant in the path is checked against it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import structlog
+from litestar.middleware import ASGIMiddleware
+
+from crmbridge.core.errors import AuthError, CrmError, Fix, NotFound
+from crmbridge.core.records import Object
+
+if TYPE_CHECKING:
+    from litestar.types import ASGIApp, Receive, Scope, Send
+
+    from crmbridge.services import Services
+    from crmbridge.services.tenants.model import Principal, Tenant
+
+__all__ = ["Caller", "RequestId", "caller", "object_named", "require_admin", "tenant_of"]
+
+
+class RequestId(ASGIMiddleware):
+    """Gives every request an id (the caller's own ``X-Request-Id`` when it is sane) and returns it."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+        """Bind the id to the log and the answer."""
+        wish = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode(
+            "latin-1"
+        )
+        request_id = wish if 8 <= len(wish) <= 64 and wish.replace("-", "").isalnum() else uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def with_id(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            await next_app(scope, receive, with_id)
+
+
+class Caller:
+    """The principal of one request, and the request's id for the audit log."""
+
+    __slots__ = ("principal", "request_id")
+
+    def __init__(self, principal: Principal, request_id: str) -> None:
+        self.principal = principal
+        self.request_id = request_id
+
+    @property
+    def actor(self) -> str:
+        """How the audit log names the caller."""
+        return self.principal.actor
+
+    def require(self, scope: str) -> None:
+        """Refuse with the name of the missing scope."""
+        if not self.principal.may(scope):
+            refusal = AuthError(
+                f"This API key lacks the scope {scope!r}.",
+                subcode="insufficient_scope",
+                fix=Fix("use_other_key", f"Use a key with the scope {scope!r}."),
+            )
+            refusal.http_status = 403
+            raise refusal
+
+
+def _refuse(message: str) -> CrmError:
+    refusal = AuthError(
+        message,
+        subcode="invalid_credentials",
+        fix=Fix("send_key", "Send `Authorization: Bearer crmb_live_…` with a valid API key."),
+    )
+    refusal.http_status = 401
+    return refusal
+
+
+async def caller(services: Services, headers: Any, request_id: str) -> Caller:
+    """The caller of a request. Raises AuthError (401) without a key or with an unknown or revoked one."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise _refuse("There is no API key in this request.")
+    try:
+        principal = await services.tenants.authenticate(token.strip())
+    except AuthError:
+        raise _refuse("This API key is unknown or revoked.") from None
+    return Caller(principal, request_id)
+
+
+async def tenant_of(services: Services, who: Caller, named: str) -> Tenant:
+    """The tenant in the path. Unknown and somebody else's both answer 404."""
+    try:
+        tenant = await services.tenants.get(named)
+    except CrmError:
+        raise NotFound("There is no such tenant.") from None
+    if who.principal.tenant_id is not None and who.principal.tenant_id != tenant.id:
+        raise NotFound("There is no such tenant.")
+    return tenant
+
+
+def require_admin(who: Caller) -> None:
+    """Only an operator's key with the scope ``admin``; a tenant's key gets 404, as if nothing were there."""
+    if who.principal.tenant_id is not None:
+        raise NotFound("There is no such address.")
+    who.require("admin")
+
+
+def object_named(name: str) -> Object:
+    """The canonical object in a path."""
+    try:
+        return Object(name)
+    except ValueError:
+        raise NotFound(
+            f"There is no object {name[:40]!r}.",
+            fix=Fix("choose_object", f"Objects are {', '.join(Object)}."),
+        ) from None

@@ -1,0 +1,132 @@
+"""Request bodies. Unknown keys are refused, so that a typing error never gets lost."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+from uuid import UUID
+
+import msgspec
+
+from crmbridge.services.mapping.model import Rule
+
+__all__ = [
+    "BatchBody",
+    "BatchItem",
+    "ConnectBody",
+    "ImportBody",
+    "KeyBody",
+    "LookupBody",
+    "MappingBody",
+    "PatchBody",
+    "RecordBody",
+    "RedriveBody",
+    "SearchBody",
+    "TenantBody",
+]
+
+
+class _Body(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class TenantBody(_Body):
+    """A new tenant. ``region`` is the ISO 3166 country for national phone numbers."""
+
+    slug: str
+    name: str
+    vertical: str = "general"
+    region: str = ""
+    time_zone: str = "UTC"
+    unknown_slots: str = "refuse"
+
+
+class KeyBody(_Body):
+    """A new API key: ``read``, ``write:lead``, ``write:*``, ``delete``, ``erase``, ``admin``."""
+
+    name: str
+    scopes: list[str]
+
+
+class ConnectBody(_Body):
+    """A filled connect form."""
+
+    driver: str
+    settings: dict[str, str] = {}
+    connection: str = "primary"
+
+
+class RecordBody(_Body):
+    """One write: fields in slots, links to other records, match (makes it an upsert)."""
+
+    fields: dict[str, Any]
+    links: dict[str, dict[str, str]] = {}
+    match: list[str] = []
+    provider_extra: dict[str, Any] = {}
+    mode: Literal["apply", "plan"] = "apply"
+    idempotency_key: str = ""
+    import_id: UUID | None = None
+
+
+class PatchBody(_Body):
+    """Changed fields of one record; fields left out stay."""
+
+    fields: dict[str, Any]
+    links: dict[str, dict[str, str]] = {}
+    provider_extra: dict[str, Any] = {}
+    mode: Literal["apply", "plan"] = "apply"
+    idempotency_key: str = ""
+
+
+class BatchItem(_Body):
+    """One write of a batch."""
+
+    fields: dict[str, Any]
+    operation: Literal["create", "update", "upsert", "delete"] = "create"
+    links: dict[str, dict[str, str]] = {}
+    match: list[str] = []
+    provider_extra: dict[str, Any] = {}
+    remote_id: str = ""
+    idempotency_key: str = ""
+
+
+class BatchBody(_Body):
+    """Up to 500 writes; each has its own answer, one bad write does not hurt the others."""
+
+    writes: list[BatchItem]
+    import_id: UUID | None = None
+
+
+class SearchBody(_Body):
+    """Slots that must equal, and free text."""
+
+    equals: dict[str, Any] = {}
+    text: str = ""
+    cursor: str = ""
+    limit: int = 50
+
+
+class LookupBody(_Body):
+    """A customer by phone or e-mail."""
+
+    phone: str = ""
+    email: str = ""
+
+
+class MappingBody(_Body):
+    """Overrides by slot path (``lead.budget_max``); null goes back to the driver's own rule."""
+
+    changes: dict[str, Rule | None]
+
+
+class ImportBody(_Body):
+    """A bulk load that groups its writes."""
+
+    object: str
+
+
+class RedriveBody(_Body):
+    """Which dead letters and parked writes to try again."""
+
+    state: Literal["dead_letter", "parked"] = "dead_letter"
+    object: str = ""
+    import_id: UUID | None = None

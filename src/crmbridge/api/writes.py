@@ -1,0 +1,97 @@
+"""Accepted writes: where they are, and what a person may do with the ones that got stuck."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from litestar import Controller, get, post
+
+from crmbridge.api.authentication import Caller, require_admin, tenant_of
+from crmbridge.api.bodies import RedriveBody
+from crmbridge.core.errors import FieldError, NotFound, ValidationError
+from crmbridge.services import Services
+from crmbridge.services.delivery.model import TargetState, WriteFilter
+
+__all__ = ["WriteRoutes"]
+
+
+class WriteRoutes(Controller):
+    """Writes and their targets."""
+
+    path = "/api/tenants/{tenant:str}/writes"
+    tags = ("writes",)
+
+    @get(summary="Writes, newest first, with counts per state")
+    async def list_writes(
+        self,
+        services: Services,
+        who: Caller,
+        tenant: str,
+        state: str = "",
+        object_name: str = "",
+        import_id: UUID | None = None,
+        cursor: str = "",
+        limit: int = 50,
+    ) -> dict[str, Any]:
+        found = await tenant_of(services, who, tenant)
+        who.require("read")
+        wanted = WriteFilter(state=_state(state), object=object_name, import_id=import_id)
+        page = await services.delivery.list(found.id, wanted, cursor=cursor, limit=max(1, min(limit, 200)))
+        answer: dict[str, Any] = msgspec.to_builtins(page)
+        answer["counts"] = await services.delivery.counts(found.id, import_id=import_id)
+        return answer
+
+    @get("/{write_id:uuid}", summary="One write with its targets")
+    async def read_write(
+        self, services: Services, who: Caller, tenant: str, write_id: UUID
+    ) -> dict[str, Any]:
+        found = await tenant_of(services, who, tenant)
+        who.require("read")
+        view: dict[str, Any] = msgspec.to_builtins(await services.delivery.read(found.id, write_id))
+        return view
+
+    @post(
+        "/redrive", status_code=200, summary="Try all matching dead letters or parked writes again (operator)"
+    )
+    async def redrive_many(
+        self, services: Services, who: Caller, tenant: str, data: RedriveBody
+    ) -> dict[str, int]:
+        require_admin(who)
+        found = await tenant_of(services, who, tenant)
+        wanted = WriteFilter(state=TargetState(data.state), object=data.object, import_id=data.import_id)
+        redriven = await services.delivery.redrive_many(
+            found.id, wanted, actor=who.actor, request_id=who.request_id
+        )
+        return {"redriven": redriven}
+
+    @post(
+        "/{write_id:uuid}/{step:str}",
+        status_code=200,
+        summary="redrive, cancel or discard one write (operator)",
+    )
+    async def move(
+        self, services: Services, who: Caller, tenant: str, write_id: UUID, step: str
+    ) -> dict[str, Any]:
+        require_admin(who)
+        found = await tenant_of(services, who, tenant)
+        delivery = services.delivery
+        steps = {"redrive": delivery.redrive, "cancel": delivery.cancel, "discard": delivery.discard}
+        if step not in steps:
+            raise NotFound("There is no such step; use redrive, cancel or discard.")
+        moved = await steps[step](found.id, write_id, actor=who.actor, request_id=who.request_id)
+        view: dict[str, Any] = msgspec.to_builtins(moved)
+        return view
+
+
+def _state(text: str) -> TargetState | None:
+    if not text:
+        return None
+    try:
+        return TargetState(text)
+    except ValueError:
+        known = ", ".join(TargetState)
+        raise ValidationError(
+            "There is no such state.", fields=(FieldError("state", f"must be one of {known}"),)
+        ) from None

@@ -1,0 +1,497 @@
+"""The seam to the job engine. Everything else knows ``Jobs``; PgQueuer is named in this file only.
+
+A job is a hint that work is due, never the record of it: the tables of the services say what is to be done, so a
+job may be lost, doubled or late without harm. Payloads hold ids, no content.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Any, Protocol
+
+import asyncpg
+import msgspec
+from pgqueuer.adapters.drivers.asyncpg import AsyncpgDriver, AsyncpgPoolDriver
+from pgqueuer.adapters.persistence.qb import (
+    QueryBuilderEnvironment,
+    QueryQueueBuilder,
+    QuerySchedulerBuilder,
+)
+from pgqueuer.adapters.persistence.queries import Queries
+from pgqueuer.core.qm import QueueManager
+from pgqueuer.core.sm import SchedulerManager
+from pgqueuer.domain import models as pgq
+from pgqueuer.domain.errors import PgqException, RetryRequested
+from pgqueuer.domain.settings import DBSettings, Durability
+from pgqueuer.domain.types import Channel, JobId, QueueEntrypoint, QueueExecutionMode
+from pgqueuer.ports.repository import EntrypointExecutionParameter
+
+from crmbridge.db.pool import clear_errors, patient
+
+__all__ = ["Backlog", "JobFunction", "Jobs", "NewJob", "PgQueuerJobs", "RetryLater", "install_job_tables"]
+
+JobFunction = Callable[[dict[str, Any]], Awaitable[None]]
+TickFunction = Callable[[], Awaitable[None]]
+
+_SCHEMA = "crmbridge_jobs"
+_CHANNEL = Channel("crmbridge_jobs")
+
+# A worker beats every 3.5 s; one that was silent for 7 s loses its job to the next worker that looks (each second).
+HEARTBEAT_TIMEOUT = timedelta(seconds=7)
+POLL = timedelta(seconds=1)
+BATCH = 10
+GRACE_SECONDS = 25.0
+MAX_ATTEMPTS = 8
+LOG_DAYS = 7
+
+_log = logging.getLogger("crmbridge.db.jobs")
+
+
+class RetryLater(Exception):
+    """Raised by a job's function: run this job again after the delay. It does not count as a failure."""
+
+    def __init__(self, delay_seconds: float) -> None:
+        super().__init__(f"again in {delay_seconds} s")
+        self.delay_seconds = delay_seconds
+
+
+class _JobFailed(Exception):
+    """What the engine may log and store of a failure: the kind and the type, never a message with content."""
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """A job to enqueue: small JSON-encodable payload, key, delay in seconds."""
+
+    payload: Mapping[str, Any]
+    dedupe_key: str | None = None
+    delay_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """Jobs of one kind: waiting (delayed ones included), running, and the age of the oldest waiting one in seconds."""
+
+    queued: int
+    running: int
+    oldest_seconds: float
+
+
+class Jobs(Protocol):
+    """Background work, shared by all processes of one database."""
+
+    async def enqueue(
+        self,
+        kind: str,
+        payload: Mapping[str, Any],
+        *,
+        dedupe_key: str | None = None,
+        delay_seconds: float = 0.0,
+    ) -> bool:
+        """Add a job; False when one of this kind with this key waits or runs already (it may be about to end)."""
+
+    async def enqueue_many(self, kind: str, jobs: Iterable[NewJob]) -> int:
+        """Add jobs in one round trip and return how many were new."""
+
+    def handle(self, kind: str, function: JobFunction, *, concurrency: int) -> None:
+        """Let this process run jobs of this kind, at most ``concurrency`` at a time. Before ``run``."""
+
+    def every(self, when: str | float, name: str, function: TickFunction) -> None:
+        """Call ``function`` by cron expression (UTC) or every so many seconds, in one process of all. Before run."""
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until ``stop`` is set, then finish what runs (25 s at most). Outlives a restart of the database."""
+
+    async def drain(self) -> None:
+        """Work until nothing of the kinds handled here waits or runs, then return."""
+
+    async def backlog(self) -> dict[str, Backlog]:
+        """What waits and runs, by kind."""
+
+
+class PgQueuerJobs:
+    """``Jobs`` on PgQueuer, in schema ``crmbridge_jobs``, as the scheduler role.
+
+    It has pools of its own: PgQueuer writes JSON as text, so the codecs of ``Database`` would not do, and the worker's
+    pool is thrown away with its listener connection whenever the server cut that.
+    """
+
+    def __init__(self, dsn: str, pool: Any, connections: int) -> None:
+        self._dsn = dsn
+        self._pool = pool
+        self._connections = connections
+        self._queries = _queries(AsyncpgPoolDriver(pool))
+        self._functions: dict[str, tuple[JobFunction, int]] = {}
+        self._crons: list[tuple[str, str, TickFunction]] = []
+        self._ticks: list[tuple[float, str, TickFunction]] = []
+        self._current: set[asyncio.Task[Any]] = set()
+        self._cut_off = False
+        self.every("17 * * * *", "jobs.prune", self._prune)
+
+    @classmethod
+    async def open(cls, scheduler_dsn: str, *, connections: int = 4) -> PgQueuerJobs:
+        """Prepare for enqueueing; ``run`` opens up to ``connections`` more (at least 2: its listener keeps one).
+
+        Nothing is connected yet, so this cannot fail for want of a database.
+        """
+        return cls(scheduler_dsn, await _open_pool(scheduler_dsn, 2), max(connections, 2))
+
+    async def close(self) -> None:
+        await _close_pool(self._pool)
+
+    async def enqueue(
+        self,
+        kind: str,
+        payload: Mapping[str, Any],
+        *,
+        dedupe_key: str | None = None,
+        delay_seconds: float = 0.0,
+    ) -> bool:
+        return await self.enqueue_many(kind, [NewJob(payload, dedupe_key, delay_seconds)]) == 1
+
+    async def enqueue_many(self, kind: str, jobs: Iterable[NewJob]) -> int:
+        batch = list(jobs)
+        if not batch:
+            return 0
+
+        async def add() -> list[JobId | None]:
+            return await self._queries.enqueue(
+                [kind] * len(batch),
+                [msgspec.json.encode(job.payload) for job in batch],
+                [0] * len(batch),
+                [timedelta(seconds=job.delay_seconds) for job in batch],
+                # Keys are unique over all kinds in the engine's table.
+                [None if job.dedupe_key is None else f"{kind}:{job.dedupe_key}" for job in batch],
+                on_conflict="skip",
+            )
+
+        # Trying again may enqueue twice; a doubled job does no harm.
+        with clear_errors(self._dsn):
+            ids = await patient(add)
+        return sum(1 for job_id in ids if job_id is not None)
+
+    def handle(self, kind: str, function: JobFunction, *, concurrency: int) -> None:
+        if kind in self._functions:
+            raise ValueError(f"job kind {kind!r} is handled already")
+        if concurrency < 1:
+            raise ValueError(f"concurrency of {kind!r} must be at least 1, got {concurrency}")
+        self._functions[kind] = (function, concurrency)
+
+    def every(self, when: str | float, name: str, function: TickFunction) -> None:
+        if isinstance(when, str):
+            self._crons.append((when, name, function))
+        elif when > 0:
+            self._ticks.append((float(when), name, function))
+        else:
+            raise ValueError(f"interval of {name!r} must be positive, got {when}")
+
+    async def run(self, stop: asyncio.Event) -> None:
+        self._cut_off = False
+        halt = asyncio.Event()
+        workers = [self._kept_up(halt, self._work_queue)] if self._functions else []
+        workers.append(self._kept_up(halt, self._work_crons))
+        workers += [self._kept_up(halt, partial(self._work_tick, *tick)) for tick in self._ticks]
+        tasks = {asyncio.create_task(worker) for worker in workers}
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({stopped, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+            halt.set()
+            _, late = await asyncio.wait(tasks, timeout=GRACE_SECONDS)
+            if late:
+                _log.warning("jobs still running after %.0f s go back to the queue", GRACE_SECONDS)
+        finally:
+            halt.set()
+            stopped.cancel()
+            await self._cut(tasks)
+
+    async def _cut(self, tasks: set[asyncio.Task[None]]) -> None:
+        """Cancel what still runs, jobs included: the engine's own tasks wait for their jobs even when cancelled.
+
+        Again and again, because a cancellation that meets a finishing step is lost.
+        """
+        self._cut_off = True
+        while pending := {task for task in tasks if not task.done()}:
+            for task in (*pending, *self._current):
+                task.cancel()
+            await asyncio.wait(pending, timeout=0.5)
+
+    async def drain(self) -> None:
+        async with self._manager(asyncio.Event()) as manager:
+            await manager.run(
+                mode=QueueExecutionMode.drain, dequeue_timeout=timedelta(seconds=0.05), batch_size=BATCH
+            )
+
+    async def backlog(self) -> dict[str, Backlog]:
+        rows = await self._pool.fetch(
+            f"""
+            select entrypoint as kind,
+                   count(*) filter (where status = 'queued') as queued,
+                   count(*) filter (where status = 'picked') as running,
+                   coalesce(extract(epoch from now() - min(created) filter (where status = 'queued')), 0) as oldest
+            from {_SCHEMA}.pgqueuer group by entrypoint
+            """  # noqa: S608
+        )
+        return {row["kind"]: Backlog(row["queued"], row["running"], float(row["oldest"])) for row in rows}
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    async def _kept_up(self, stop: asyncio.Event, work: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+        """Run ``work`` until stop; start it anew when the database went away under it."""
+        pause = 0.2
+        while not stop.is_set():
+            started = asyncio.get_running_loop().time()
+            try:
+                await work(stop)
+            except Exception as error:
+                if asyncio.get_running_loop().time() - started > 10:
+                    pause = 0.2
+                lost = isinstance(
+                    error, (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, PgqException)
+                )
+                _log.warning(
+                    "the job engine stopped (%s); starting it again in %.1f s",
+                    type(error).__name__,
+                    pause,
+                    exc_info=None if lost else error,
+                )
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), timeout=pause)
+                pause = min(pause * 2, 5.0)
+
+    @asynccontextmanager
+    async def _manager(self, shutdown: asyncio.Event) -> AsyncIterator[_LocalCapacity]:
+        capacity = {kind: concurrency for kind, (_, concurrency) in self._functions.items()}
+        pool = await _open_pool(self._dsn, self._connections)
+        manager = _LocalCapacity(_queries(AsyncpgPoolDriver(pool)), capacity)
+        manager.shutdown = shutdown
+        for kind, (function, _) in self._functions.items():
+            manager.entrypoint(kind, accepts_context=False)(self._guarded(kind, function))
+        try:
+            yield manager
+        finally:
+            await _close_pool(pool)
+
+    async def _work_queue(self, stop: asyncio.Event) -> None:
+        # The manager sets its event when its listener fails; that must not stop the rest of the process.
+        own = asyncio.Event()
+        relay = asyncio.create_task(_relay(stop, own))
+        try:
+            async with self._manager(own) as manager:
+                await manager.run(
+                    dequeue_timeout=POLL,
+                    batch_size=BATCH,
+                    heartbeat_timeout=HEARTBEAT_TIMEOUT,
+                    shutdown_on_listener_failure=True,
+                )
+        finally:
+            relay.cancel()
+
+    async def _work_crons(self, stop: asyncio.Event) -> None:
+        own = asyncio.Event()
+        relay = asyncio.create_task(_relay(stop, own))
+        manager = SchedulerManager(_queries(AsyncpgPoolDriver(self._pool)))
+        manager.shutdown = own
+        for expression, name, function in self._crons:
+            manager.schedule(name, expression, accepts_context=False)(self._guarded_tick(name, function))
+        try:
+            await manager.run()
+        finally:
+            relay.cancel()
+
+    async def _work_tick(
+        self, seconds: float, name: str, function: TickFunction, stop: asyncio.Event
+    ) -> None:
+        while not stop.is_set():
+            # The first process to ask after the time is up gets the turn; the database's clock decides.
+            turn = await self._pool.fetchval(
+                f"""
+                insert into {_SCHEMA}.ticks as t (name, next_at)
+                values ($1, clock_timestamp() + make_interval(secs => $2))
+                on conflict (name) do update set next_at = excluded.next_at
+                where t.next_at <= clock_timestamp() + interval '5 milliseconds'
+                returning true
+                """,  # noqa: S608
+                name,
+                seconds,
+            )
+            if turn:
+                await self._guarded_tick(name, function)(None)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), timeout=seconds)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Keep the current task where the end of the grace period finds it."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._current.add(task)
+        try:
+            yield
+        finally:
+            self._current.discard(task)
+
+    def _guarded(self, kind: str, function: JobFunction) -> Callable[[pgq.Job], Awaitable[None]]:
+        """Decode the payload, run, and turn a failure into a retry with backoff, its message kept to ourselves.
+
+        The engine stores tracebacks of exceptions in its log table; those may hold content, so it gets a bare one.
+        """
+
+        async def run(job: pgq.Job) -> None:
+            delay: float | None = None
+            failure = ""
+            try:
+                with self._counted():
+                    await function(msgspec.json.decode(job.payload) if job.payload else {})
+            except RetryLater as later:
+                delay = later.delay_seconds
+            except asyncio.CancelledError:
+                if not self._cut_off:
+                    raise
+                delay = 0.0  # back to the queue at once, for another process
+            except Exception as error:
+                failure = type(error).__name__
+                _log.warning("job %s failed, attempt %d: %s", kind, job.attempts + 1, failure)
+                if job.attempts + 1 < MAX_ATTEMPTS:
+                    delay = min(2.0**job.attempts, 300.0)
+            if delay is not None:
+                raise RetryRequested(timedelta(seconds=delay), failure or "asked for")
+            if failure:
+                raise _JobFailed(f"{kind}: {failure}")
+
+        return run
+
+    def _guarded_tick(self, name: str, function: TickFunction) -> Callable[[object], Awaitable[None]]:
+        async def run(schedule: object) -> None:
+            try:
+                with self._counted():
+                    await function()
+            except Exception as error:
+                _log.warning("periodic work %s failed: %s", name, type(error).__name__)
+
+        return run
+
+    async def _prune(self) -> None:
+        """Forget the engine's own log: telemetry without content (retention class b)."""
+        for table in ("pgqueuer_log", "pgqueuer_statistics"):
+            await self._pool.execute(
+                f"delete from {_SCHEMA}.{table} where created < now() - make_interval(days => $1)",  # noqa: S608
+                LOG_DAYS,
+            )
+
+
+class _LocalCapacity(QueueManager):
+    """A QueueManager whose limit per kind counts this process only, so more processes do more work.
+
+    PgQueuer's own limit is for the whole fleet. Kinds with room for a full batch are fetched together; the others
+    one job at a time, so that a process never holds a job that it has no room to run.
+    """
+
+    def __init__(self, queries: Queries, capacity: Mapping[str, int]) -> None:
+        super().__init__(queries, _CHANNEL)
+        self._capacity = capacity
+        self._running: dict[int, str] = {}
+        self.min_dequeue_poll_interval = timedelta(milliseconds=20)
+
+    async def fetch_jobs(
+        self, batch_size: int, global_concurrency_limit: int | None, heartbeat_timeout: timedelta
+    ) -> AsyncGenerator[pgq.Job, None]:
+        progress = True
+        while progress and not self.shutdown.is_set():
+            progress = False
+            busy = Counter(self._running.values())
+            room = {kind: most - busy[kind] for kind, most in self._capacity.items()}
+            wide = [kind for kind, free in room.items() if free >= batch_size]
+            narrow = [kind for kind, free in room.items() if 0 < free < batch_size]
+            for kinds, size in ((wide, batch_size), (narrow, 1)):
+                if not kinds:
+                    continue
+                jobs = await self.queries.dequeue(
+                    batch_size=size,
+                    entrypoints={QueueEntrypoint(kind): EntrypointExecutionParameter(0) for kind in kinds},
+                    queue_manager_id=self.queue_manager_id,
+                    global_concurrency_limit=global_concurrency_limit,
+                    heartbeat_timeout=heartbeat_timeout,
+                )
+                for job in jobs:
+                    progress = True
+                    if job.id not in self.job_context:
+                        self._running[job.id] = job.entrypoint
+                    yield job
+
+    def forget_job(self, job_id: JobId, context: pgq.Context, task: asyncio.Task[None]) -> None:
+        self._running.pop(job_id, None)
+        super().forget_job(job_id, context, task)
+
+
+async def _open_pool(dsn: str, connections: int) -> Any:
+    return await asyncpg.create_pool(
+        dsn,
+        min_size=0,
+        max_size=connections,
+        timeout=10,
+        server_settings={"application_name": "crmbridge jobs"},
+    )
+
+
+async def _close_pool(pool: Any) -> None:
+    try:
+        # A listener connection that the server cut is never given back, so a patient close could wait for ever.
+        await asyncio.wait_for(pool.close(), timeout=2)
+    except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        pool.terminate()
+
+
+async def _relay(stop: asyncio.Event, own: asyncio.Event) -> None:
+    await stop.wait()
+    own.set()
+
+
+def _settings() -> DBSettings:
+    # Every name is given, so that PGQUEUER_* variables meant for another program cannot steer ours.
+    return DBSettings(
+        prefix="",
+        db_schema=_SCHEMA,
+        channel=_CHANNEL,
+        function="fn_pgqueuer_changed",
+        statistics_table="pgqueuer_statistics",
+        queue_status_type="pgqueuer_status",
+        queue_table="pgqueuer",
+        queue_table_log="pgqueuer_log",
+        trigger="tg_pgqueuer_changed",
+        schedules_table="pgqueuer_schedules",
+        durability=Durability.durable,
+    )
+
+
+def _queries(driver: AsyncpgDriver | AsyncpgPoolDriver) -> Queries:
+    settings = _settings()
+    return Queries(
+        driver,
+        QueryBuilderEnvironment(settings),
+        QueryQueueBuilder(settings),
+        QuerySchedulerBuilder(settings),
+    )
+
+
+async def install_job_tables(conn: Any) -> None:
+    """Create or upgrade the engine's tables and grant the scheduler their use. ``conn`` is the owner's; idempotent."""
+    queries = _queries(AsyncpgDriver(conn))
+    if await queries.schema_is_installed():
+        await queries.apply_upgrade()
+    else:
+        await queries.install(create_schema=False)
+    await conn.execute(
+        f"""
+        create table if not exists {_SCHEMA}.ticks (name text primary key, next_at timestamptz not null);
+        grant usage on schema {_SCHEMA} to crmbridge_scheduler;
+        grant select, insert, update, delete on all tables in schema {_SCHEMA} to crmbridge_scheduler;
+        grant usage, select on all sequences in schema {_SCHEMA} to crmbridge_scheduler;
+        """
+    )

@@ -1,0 +1,1 @@
+"""Custom webhook: signed writes to a receiver of the customer's own."""

@@ -1,0 +1,195 @@
+"""Rows for Odoo's ``load``: its columns and text cells, and native records out of what ``read`` answers.
+
+``load`` takes one list of columns for all rows, and an empty cell clears its field; so rows are grouped by
+their columns. On create, a plain text column that a row lacks may be filled with an empty cell, which gives
+the same record; that keeps the number of calls low.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from crmbridge.core.records import Object
+
+__all__ = [
+    "LABELS",
+    "LINKS",
+    "NAMED",
+    "Row",
+    "complete",
+    "flat",
+    "groups",
+    "mark",
+    "names_in",
+    "native_from",
+    "row_cells",
+    "says",
+]
+
+LABELS = {
+    "country_id": ("res.country", "code"),
+    "tag_ids": ("crm.tag", "name"),
+    "category_id": ("res.partner.category", "name"),
+}
+"""Linked records that ``read`` answers by id or by a translated label: their model and the field to show."""
+
+NAMED = {"tag_ids": "crm.tag", "category_id": "res.partner.category", "source_id": "utm.source"}
+"""Linked records that are nothing but a name: one that is not there yet is made."""
+
+LINKS: dict[tuple[Object, Object], str] = {
+    (Object.LEAD, Object.CUSTOMER): "partner_id/.id",
+    (Object.DEAL, Object.CUSTOMER): "partner_id/.id",
+    (Object.APPOINTMENT, Object.CUSTOMER): "partner_ids/.id",
+    (Object.APPOINTMENT, Object.DEAL): "opportunity_id/.id",
+    (Object.APPOINTMENT, Object.LEAD): "opportunity_id/.id",
+}
+
+_PLAIN = {
+    "res.partner": frozenset(
+        {"email", "phone", "company_name", "street", "street2", "city", "zip", "comment", "function", "ref"}
+    ),
+    "crm.lead": frozenset(
+        {"email_from", "phone", "contact_name", "partner_name", "street", "street2", "city", "zip"}
+        | {"description", "function", "referred", "date_deadline", "expected_revenue"}
+    ),
+    "calendar.event": frozenset({"location", "description", "notes"}),
+    "mail.message": frozenset({"subject"}),
+}
+"""Columns without a default and not derived from others, as long as the record is not linked to a contact."""
+_DERIVING = ("partner_id/.id", "parent_id/.id")
+_MOMENT = "%Y-%m-%d %H:%M:%S"
+_STATE_SUFFIX = re.compile(r" \([A-Z]{2}\)$")
+
+
+class Row(msgspec.Struct, kw_only=True):
+    """One record on its way: the place of its write, its cells by column, the record's id once known."""
+
+    place: int
+    cells: dict[str, str]
+    remote_id: str = ""
+    was_created: bool | None = None
+
+
+def mark(prefix: str, target_id: str) -> tuple[str, str]:
+    """Module and name of our own external id. The module is never one of Odoo's own."""
+    module = "crmbridge_" + re.sub(r"[^a-z0-9]", "_", prefix.lower().removeprefix("crmbridge")).strip("_")
+    if re.fullmatch(r"[A-Za-z0-9-]{1,100}", target_id):
+        return module, f"w_{target_id}"
+    return module, f"w_{hashlib.sha256(target_id.encode()).hexdigest()[:40]}"
+
+
+def flat(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested fields as dotted paths."""
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def row_cells(paths: Mapping[str, Any], tags: Mapping[tuple[str, str], int | str]) -> dict[str, str]:
+    """Cells by column. ``x.id`` becomes ``x/.id``, ``x.name`` and ``x.code`` the label column ``x``; names
+    of tags become the ids that ``tags`` gives for (field, name)."""
+    cells: dict[str, str] = {}
+    for path, value in paths.items():
+        field, _, part = path.partition(".")
+        if field in NAMED and part == "name":
+            ids = [str(tags[field, name]) for name in names_in(value)]
+            cells[f"{field}/.id"] = ",".join(ids)
+        elif part == "id":
+            cells[f"{field}/.id"] = _cell(value)
+        else:
+            cells[field if part in ("name", "code") else path.replace(".", "/")] = _cell(value)
+    country = cells.get("country_id", "")
+    if len(country) == 2 and cells.get("state_id") and "(" not in cells["state_id"]:
+        cells["state_id"] += f" ({country.upper()})"
+    return cells
+
+
+def complete(obj: Object, row: dict[str, str]) -> None:
+    """What Odoo demands of a new record and a caller may leave out: a lead's title, an event's end."""
+    if obj is Object.LEAD and not row.get("name"):
+        names = (row.get(column) for column in ("contact_name", "partner_name", "email_from", "phone"))
+        row["name"] = next((name for name in names if name), "Lead")
+    if obj is Object.APPOINTMENT and row.get("start") and not row.get("stop"):
+        start = datetime.strptime(row["start"], _MOMENT)  # noqa: DTZ007 - naive UTC, as Odoo has it
+        row["stop"] = (start + timedelta(hours=1)).strftime(_MOMENT)
+
+
+def says(native: Any, sent: Any) -> bool:
+    """Whether a field as read holds what was sent: empty is ``false``, numbers and tags by value, html by
+    its text."""
+    if sent in (None, "", [], False):
+        return native in (None, "", [], False, 0)
+    if isinstance(sent, (list, tuple)):
+        return isinstance(native, list) and sorted(map(str, sent)) == sorted(map(str, native))
+    if isinstance(native, (int, float)) and not isinstance(native, bool):
+        try:
+            return float(sent) == float(native)
+        except ValueError:
+            return False
+    return _bare(str(sent)) == _bare(str(native))
+
+
+def _bare(text: str) -> str:
+    return re.sub(r"<[^<>]{0,200}>|\s+", "", html.unescape(text))
+
+
+def names_in(value: Any) -> list[str]:
+    """The names of a tag list, or of a single name."""
+    items = value if isinstance(value, (list, tuple)) else [value]
+    return [str(item) for item in items if item not in (None, "")]
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    if isinstance(value, (list, tuple)):
+        return ",".join(_cell(item) for item in value)
+    return str(value)
+
+
+def groups(model: str, rows: Sequence[Row], *, fill: bool) -> list[tuple[list[str], list[Row]]]:
+    """Rows by equal columns, in order of appearance; ``fill`` lets plain columns be empty cells."""
+    plain = _PLAIN.get(model, frozenset()) if fill else frozenset()
+    used = {column for row in rows for column in row.cells} & plain
+    found: dict[frozenset[str], list[Row]] = {}
+    for row in rows:
+        if used and not any(column in row.cells for column in _DERIVING):
+            for column in used - row.cells.keys():
+                row.cells[column] = ""
+        found.setdefault(frozenset(row.cells), []).append(row)
+    return [(list(members[0].cells), members) for members in found.values()]
+
+
+def native_from(row: Mapping[str, Any], labels: Mapping[tuple[str, int], str]) -> dict[str, Any]:
+    """A read row as nested native fields: linked records become ``{id, name}`` (``code`` for countries).
+    Empty fields, which Odoo writes as ``false``, stay ``false``: only its schema tells them from booleans."""
+    native: dict[str, Any] = {}
+    for name, value in row.items():
+        if isinstance(value, list):
+            native[name] = _linked(name, value, labels)
+        else:
+            native[name] = value
+    return native
+
+
+def _linked(name: str, value: list[Any], labels: Mapping[tuple[str, int], str]) -> Any:
+    if len(value) == 2 and isinstance(value[1], str):
+        linked = {"id": value[0], "name": value[1]}
+        if name == "state_id":
+            linked["name"] = _STATE_SUFFIX.sub("", value[1])
+        if (name, value[0]) in labels:
+            linked[LABELS[name][1]] = labels[name, value[0]]
+        return linked
+    ids = [item for item in value if isinstance(item, int)]
+    return {"id": ids, "name": [labels[name, item] for item in ids if (name, item) in labels]}

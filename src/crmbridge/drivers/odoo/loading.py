@@ -1,0 +1,204 @@
+"""Loader: many rows through one ``load`` call, and one outcome per row out of its messages.
+
+``load`` is all or nothing. When it names bad rows, nothing was done; the good ones are sent again without
+them. It stops looking after about ten bad rows, so this may take several rounds; each round removes some.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from crmbridge.core.errors import (
+    CrmError,
+    FieldError,
+    NotFound,
+    Unavailable,
+    UnexpectedResponse,
+    ValidationError,
+)
+from crmbridge.core.operations import Outcome
+from crmbridge.drivers.odoo.cells import NAMED, Row, groups, names_in
+from crmbridge.drivers.odoo.rpc import OdooRpc, plain_words, rights_error
+
+__all__ = ["MOST_ROWS", "Loader"]
+
+MOST_ROWS = 200
+_RIGHTS = (
+    "You are not allowed to",
+    "security restrictions",
+    "top-secret records",
+    "You do not have enough rights",
+)
+_BUSY = (
+    "could not serialize access",
+    "deadlock detected",
+    "could not obtain lock",
+    "current transaction is aborted",
+)
+
+
+class Loader:
+    """Answers are ``None`` for a row that was loaded (its ``remote_id`` is then set), else its error."""
+
+    def __init__(self, rpc: OdooRpc, purpose: str) -> None:
+        self.rpc = rpc
+        self.purpose = purpose
+
+    async def load(self, model: str, rows: Sequence[Row], *, fill: bool) -> dict[int, CrmError | None]:
+        """Loads rows, grouped by columns, at most 200 a call. Keys are the rows' places."""
+        answers: dict[int, CrmError | None] = {}
+        stopped = False
+        for columns, members in groups(model, rows, fill=fill):
+            for start in range(0, len(members), MOST_ROWS):
+                part = members[start : start + MOST_ROWS]
+                if stopped:
+                    answers |= {row.place: _not_sent(self.purpose) for row in part}
+                    continue
+                answers |= await self._load_equal(model, columns, part)
+                stopped = any(_stops(answers[row.place]) for row in part)
+        return answers
+
+    async def _load_equal(
+        self, model: str, columns: list[str], rows: Sequence[Row]
+    ) -> dict[int, CrmError | None]:
+        answers: dict[int, CrmError | None] = {}
+        left = list(rows)
+        while left:
+            try:
+                answer = await self.rpc.call(
+                    model,
+                    "load",
+                    purpose=self.purpose,
+                    is_write=True,
+                    context={"active_test": False} if ".id" in columns else None,
+                    fields=columns,
+                    data=[[row.cells[column] for column in columns] for row in left],
+                )
+                ids, problems = self._read(answer, left)
+            except CrmError as error:
+                answers |= {row.place: error for row in left}
+                break
+            for row, remote_id in zip(left, ids, strict=True) if ids else ():
+                row.remote_id = str(remote_id)
+                answers[row.place] = None
+            if ids:
+                break
+            answers |= {left[index].place: error for index, error in problems.items()}
+            left = [row for index, row in enumerate(left) if index not in problems]
+        return answers
+
+    def _read(self, answer: Any, rows: Sequence[Row]) -> tuple[list[Any], dict[int, CrmError]]:
+        """The ids, or an error per row index (never neither). Raises UnexpectedResponse."""
+        ids = answer.get("ids") if isinstance(answer, dict) else None
+        said = answer.get("messages") if isinstance(answer, dict) else None
+        if (
+            isinstance(ids, list)
+            and len(ids) == len(rows)
+            and all(isinstance(item, int) and item for item in ids)
+        ):
+            return ids, {}
+        if ids is not False or not isinstance(said, list):
+            raise UnexpectedResponse(
+                "The answer to load is not one that Odoo gives.", provider="odoo", operation=self.purpose
+            )
+        faults: dict[int, list[Mapping[str, Any]]] = {}
+        general: list[Mapping[str, Any]] = []
+        for message in said:
+            if not isinstance(message, dict) or message.get("type") != "error":
+                continue
+            index = message.get("record")
+            if isinstance(index, int) and 0 <= index < len(rows):
+                faults.setdefault(index, []).append(message)
+            else:
+                general.append(message)
+        for message in (*general, *(one for many in faults.values() for one in many)):
+            if any(text in str(message.get("message")) for text in _BUSY):
+                raise Unavailable(
+                    "Odoo was busy with the same record; nothing was done.",
+                    provider="odoo",
+                    operation=self.purpose,
+                    outcome=Outcome.NOT_APPLIED,
+                    retry_safe=True,
+                )
+        if not faults:
+            raise self._error(general)
+        return [], {index: self._error(messages) for index, messages in faults.items()}
+
+    def _error(self, messages: Iterable[Mapping[str, Any]]) -> CrmError:
+        """What one row's messages mean. Their texts may quote the row, so quotes are masked."""
+        fields: list[FieldError] = []
+        words = "Odoo refused the content."
+        for message in messages:
+            text, name = str(message.get("message") or ""), str(message.get("field") or "")
+            if any(part in text for part in _RIGHTS):
+                return rights_error(text, self.purpose)
+            if name == ".id" or text.startswith("Record does not exist"):
+                return NotFound(
+                    "The record is not there, or no longer.", provider="odoo", operation=self.purpose
+                )
+            words = plain_words(text, str(message.get("field_name") or ""), name)
+            if not name and "require a name" in text:
+                name = "name"
+            if name:
+                fields.append(FieldError(name, words))
+        return ValidationError(words, provider="odoo", operation=self.purpose, fields=tuple(fields))
+
+    async def tags(self, paths: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], int]:
+        """Ids of all tags that these records name, by (field, name); tags not there yet are made."""
+        wanted: dict[str, dict[str, None]] = {}
+        for fields in paths:
+            for path, value in fields.items():
+                field, _, part = path.partition(".")
+                if part == "name" and field in NAMED:
+                    wanted.setdefault(field, {}).update(dict.fromkeys(names_in(value)))
+        found: dict[tuple[str, str], int] = {}
+        for field, names in wanted.items():
+            found |= await self._tags(field, list(names))
+        return found
+
+    async def _tags(self, field: str, names: list[str]) -> dict[tuple[str, str], int]:
+        model = NAMED[field]
+        found = await self._tags_there(field, names)
+        missing = [name for name in names if (field, name) not in found]
+        if missing:
+            try:
+                await self.rpc.call(
+                    model,
+                    "create",
+                    purpose=self.purpose,
+                    is_write=True,
+                    vals_list=[{"name": name} for name in missing],
+                )
+            except ValidationError:
+                pass  # somebody made one meanwhile: names of lead tags are unique
+            found |= await self._tags_there(field, missing)
+        return found
+
+    async def _tags_there(self, field: str, names: list[str]) -> dict[tuple[str, str], int]:
+        if not names:
+            return {}
+        rows = await self.rpc.call(
+            NAMED[field],
+            "search_read",
+            purpose=self.purpose,
+            domain=[["name", "in", names]],
+            fields=["name"],
+            order="id desc",
+        )
+        return {(field, row["name"]): row["id"] for row in rows}
+
+
+def _stops(error: CrmError | None) -> bool:
+    """True when the other rows need not be tried: the failure is not about this row's content."""
+    return error is not None and not isinstance(error, (ValidationError, NotFound))
+
+
+def _not_sent(purpose: str) -> Unavailable:
+    return Unavailable(
+        "Not sent, because an earlier call of this batch failed.",
+        provider="odoo",
+        operation=purpose,
+        outcome=Outcome.NOT_APPLIED,
+        retry_safe=True,
+    )

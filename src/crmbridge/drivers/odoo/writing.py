@@ -1,0 +1,298 @@
+"""Writer: creates, updates and upserts as rows for ``load``; deletes as ``unlink``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from crmbridge.core.driver import Access
+from crmbridge.core.errors import AuthError, Conflict, CrmError, FieldError, NotFound, ValidationError
+from crmbridge.core.operations import DeleteLevel, Operation, Outcome
+from crmbridge.core.records import Object, Write, WriteResult
+from crmbridge.drivers.odoo import cells, domains, messages, schema
+from crmbridge.drivers.odoo.loading import Loader
+from crmbridge.drivers.odoo.reading import Reader, odd
+
+__all__ = ["Writer"]
+
+_MESSAGES = (Object.NOTE, Object.ACTIVITY)
+_DELETES = (Operation.DELETE, Operation.ERASE)
+
+
+class Writer:
+    """Writes of one object and one operation at a time. Each write's own fault stays its own."""
+
+    def __init__(self, reader: Reader, access: Access) -> None:
+        self.reader = reader
+        self.rpc = reader.rpc
+        self.access = access
+
+    def model(self, obj: Object) -> str:
+        """Odoo's name of the object."""
+        return self.reader.manifest.objects[obj].native
+
+    async def write(self, writes: Sequence[Write]) -> list[WriteResult]:
+        """One result per write, in order. Two writes to one record go in two rounds."""
+        results: dict[int, WriteResult] = {}
+        for places in _rounds(writes):
+            results |= await self._write_round({place: writes[place] for place in places})
+        return [results[place] for place in range(len(writes))]
+
+    async def _write_round(self, writes: dict[int, Write]) -> dict[int, WriteResult]:
+        first = next(iter(writes.values()))
+        loader = Loader(self.rpc, first.operation.value)
+        results: dict[int, WriteResult] = {}
+        try:
+            await self.rpc.learn_version()
+            ids = {place: write.remote_id for place, write in writes.items()}
+            if first.operation is Operation.UPSERT:
+                ids = await self._matching(first.object, writes, results)
+            paths = {place: dict(cells.flat(write.fields)) for place, write in writes.items()}
+            tags = await loader.tags(fields for place, fields in paths.items() if place not in results)
+        except CrmError as error:
+            return {place: failed(error, write.remote_id) for place, write in writes.items()}
+        rows: list[cells.Row] = []
+        for place in writes.keys() - results.keys():
+            try:
+                rows.append(self.row(writes[place], place, paths[place], tags, ids[place]))
+            except CrmError as error:
+                results[place] = failed(error, writes[place].remote_id)
+        return results | await self._load(loader, writes, sorted(rows, key=lambda row: row.place))
+
+    async def _load(
+        self, loader: Loader, writes: dict[int, Write], rows: list[cells.Row]
+    ) -> dict[int, WriteResult]:
+        results: dict[int, WriteResult] = {}
+        for is_new in (True, False):
+            some = [row for row in rows if row.was_created is is_new]
+            if not some:
+                continue
+            answers = await loader.load(self.model(writes[some[0].place].object), some, fill=is_new)
+            for row in some:
+                write = writes[row.place]
+                error = await self._settled(write, row, answers[row.place])
+                results[row.place] = failed(error, row.remote_id) if error else self._applied(write, row)
+        return results
+
+    def row(
+        self,
+        write: Write,
+        place: int,
+        paths: dict[str, Any],
+        tags: Mapping[tuple[str, str], int | str],
+        remote_id: str,
+    ) -> cells.Row:
+        """The row of one write; ``remote_id`` empty means a new record. Raises ValidationError."""
+        is_new = not remote_id and write.operation is not Operation.UPDATE
+        if write.object in _MESSAGES and is_new:
+            paths = messages.message_columns(write, paths)
+        if write.object is Object.APPOINTMENT and self.rpc.major < schema.NOTES_FROM and "notes" in paths:
+            paths["description"] = paths.pop("notes")
+        row = cells.row_cells(paths, tags)
+        for linked, remote in write.links.items():
+            column = cells.LINKS.get((write.object, Object(linked)))
+            if column:
+                row.setdefault(column, str(domains.number(remote, write.operation.value, f"links.{linked}")))
+        if is_new:
+            cells.complete(write.object, row)
+            row["id"] = ".".join(cells.mark(self.access.mark_prefix, write.target_id))
+        else:
+            row[".id"] = str(domains.number(remote_id, write.operation.value))
+        return cells.Row(place=place, cells=row, remote_id=remote_id, was_created=is_new)
+
+    def planned(self, write: Write) -> dict[str, str]:
+        """The row of a write before anything is looked up: names stand where tags will be ids."""
+        paths = dict(cells.flat(write.fields))
+        fields = {path.partition(".")[0]: cells.names_in(value) for path, value in paths.items()}
+        names = {(field, name): name for field, found in fields.items() for name in found}
+        return self.row(write, 0, paths, names, write.remote_id).cells
+
+    async def _settled(self, write: Write, row: cells.Row, error: CrmError | None) -> CrmError | None:
+        """A message that is there already refuses a second load: then it was written before."""
+        if not (write.object in _MESSAGES and row.was_created and isinstance(error, ValidationError)):
+            return error
+        try:
+            found = await self.find_mark(write)
+        except CrmError as failure:
+            return failure
+        row.remote_id = found.remote_id
+        return None if found.outcome is Outcome.APPLIED else error
+
+    def _applied(self, write: Write, row: cells.Row) -> WriteResult:
+        return WriteResult(
+            outcome=Outcome.APPLIED,
+            remote_id=row.remote_id,
+            url=self.reader.record_url(write.object, row.remote_id),
+            was_created=None if write.operation is Operation.UPDATE else row.was_created,
+        )
+
+    # -- upsert -------------------------------------------------------------------------------------------
+
+    async def _matching(
+        self, obj: Object, writes: dict[int, Write], results: dict[int, WriteResult]
+    ) -> dict[int, str]:
+        """The id of the one record that each upsert matches, empty for none; more than one is a conflict."""
+        found: dict[int, list[int]] = {}
+        by_email = {
+            place: write for place, write in writes.items() if list(write.match)[:1] == _email_path(write)
+        }
+        if len(by_email) > 1:
+            found = await self._matching_email(obj, by_email)
+        for place, write in writes.items():
+            if not any(write.match.values()):
+                problem = "needs at least one slot with a value to match by"
+                results[place] = failed(
+                    ValidationError(
+                        f"match {problem}.",
+                        provider="odoo",
+                        operation="upsert",
+                        fields=(FieldError("match", problem),),
+                    )
+                )
+            elif place not in found:
+                domain = domains.matching(obj, write.match)
+                found[place] = await self.reader.ids(obj, domain, 2, purpose="upsert")
+        for place, ids in found.items():
+            if len(ids) > 1:
+                text = "More than one record matches; name one by its id, or merge them in Odoo."
+                results[place] = failed(
+                    Conflict(text, provider="odoo", operation="upsert", existing_remote_id=str(ids[0]))
+                )
+        return {place: str(ids[0]) if ids else "" for place, ids in found.items()}
+
+    async def _matching_email(self, obj: Object, writes: dict[int, Write]) -> dict[int, list[int]]:
+        """One search for a whole batch, since most upserts match by e-mail."""
+        wanted = {
+            place: str(next(iter(write.match.values()))).strip().lower() for place, write in writes.items()
+        }
+        rows = await self.rpc.call(
+            self.model(obj),
+            "search_read",
+            purpose="upsert",
+            domain=[*domains.kind_of(obj), ["email_normalized", "in", sorted(set(wanted.values()))]],
+            fields=["email_normalized"],
+            order="id",
+        )
+        ids: dict[str, list[int]] = {}
+        for row in rows:
+            ids.setdefault(row["email_normalized"], []).append(row["id"])
+        return {place: ids.get(email, []) for place, email in wanted.items()}
+
+    # -- delete -------------------------------------------------------------------------------------------
+
+    async def delete_one(self, obj: Object, remote_id: str, operation: Operation) -> DeleteLevel:
+        """``unlink``; where Odoo refuses it (references, no right) an ordinary delete archives instead."""
+        model, purpose = self.model(obj), operation.value
+        ids = [domains.number(remote_id, purpose)]
+        try:
+            await self.rpc.call(model, "unlink", purpose=purpose, ids=ids, is_write=True)
+        except (ValidationError, AuthError) as refusal:
+            can_archive = operation is Operation.DELETE and obj not in _MESSAGES
+            if not can_archive or refusal.subcode not in ("", "insufficient_scope"):
+                raise
+            values = {"active": False}
+            await self.rpc.call(model, "write", purpose=purpose, ids=ids, is_write=True, vals=values)
+            return DeleteLevel.SOFT
+        return DeleteLevel.HARD
+
+    async def delete_all(self, writes: Sequence[Write]) -> list[WriteResult] | None:
+        """One ``unlink`` for all; None when Odoo refused it, for it is all or nothing: then go one by one."""
+        operation = writes[0].operation
+        try:
+            ids = sorted({domains.number(write.remote_id, operation.value) for write in writes})
+            await self.rpc.call(
+                self.model(writes[0].object), "unlink", purpose=operation.value, ids=ids, is_write=True
+            )
+        except (ValidationError, NotFound):
+            return None
+        except CrmError as error:
+            if error.subcode == "insufficient_scope":
+                return None
+            return [failed(error, write.remote_id) for write in writes]
+        return [_deleted(write) for write in writes]
+
+    # -- after an unknown outcome -------------------------------------------------------------------------
+
+    async def find(self, write: Write) -> WriteResult:
+        """By our external id for what was created, by comparing the record for the rest."""
+        if write.operation in _DELETES:
+            number = domains.number(write.remote_id, write.operation.value)
+            left = await self.reader.ids(write.object, [["id", "=", number]], 1, purpose="get", archived=True)
+            return (
+                WriteResult(outcome=Outcome.NOT_APPLIED, remote_id=write.remote_id)
+                if left
+                else _deleted(write)
+            )
+        if write.operation is not Operation.UPDATE:
+            found = await self.find_mark(write)
+            if found.outcome is not Outcome.NOT_APPLIED or write.operation is Operation.CREATE:
+                return found
+            domain = domains.matching(write.object, write.match)
+        else:
+            domain = [["id", "=", domains.number(write.remote_id, "update")]]
+        is_update = write.operation is Operation.UPDATE
+        records = await self.reader.read(write.object, domain, "id", 2, purpose="get", archived=is_update)
+        if len(records) != 1:
+            return WriteResult(outcome=Outcome.NOT_APPLIED)
+        native = dict(cells.flat(records[0].native))
+        holds = all(cells.says(native.get(path), value) for path, value in cells.flat(write.fields))
+        return WriteResult(
+            outcome=Outcome.APPLIED if holds else Outcome.NOT_APPLIED,
+            remote_id=records[0].remote_id,
+            url=records[0].url,
+            was_created=None if is_update or not holds else False,
+        )
+
+    async def find_mark(self, write: Write) -> WriteResult:
+        """Reads our external id back; writes nothing and needs no right on Odoo's table of ids."""
+        module, name = cells.mark(self.access.mark_prefix, write.target_id)
+        try:
+            answer = await self.rpc.call(
+                "ir.model.data",
+                "check_object_reference",
+                purpose="search",
+                context={"active_test": False},
+                module=module,
+                xml_id=name,
+            )
+        except ValidationError:
+            return WriteResult(outcome=Outcome.NOT_APPLIED)
+        if not isinstance(answer, list) or len(answer) != 2:
+            raise odd("search")
+        if not answer[1]:
+            return WriteResult(outcome=Outcome.UNKNOWN)  # it is there, but out of this user's sight
+        remote_id = str(answer[1])
+        url = self.reader.record_url(write.object, remote_id)
+        return WriteResult(outcome=Outcome.APPLIED, remote_id=remote_id, url=url, was_created=True)
+
+
+def failed(error: CrmError, remote_id: str = "") -> WriteResult:
+    """The result that an error is."""
+    return WriteResult(outcome=error.outcome, remote_id=remote_id, error=error)
+
+
+def _deleted(write: Write) -> WriteResult:
+    return WriteResult(
+        outcome=Outcome.APPLIED, remote_id=write.remote_id, delete_level=DeleteLevel.HARD.value
+    )
+
+
+def _email_path(write: Write) -> list[str]:
+    """The match path when it is one e-mail with a value, else a list that equals none."""
+    path, value = next(iter(write.match.items()), ("", None))
+    return [path] if len(write.match) == 1 and path in domains.NORMALISED and value else [""]
+
+
+def _rounds(writes: Sequence[Write]) -> list[list[int]]:
+    """Places, so that no round holds two writes to the same record, and order per record is kept."""
+    seen: dict[str, int] = {}
+    rounds: list[list[int]] = []
+    for place, write in enumerate(writes):
+        key = write.remote_id or write.target_id
+        if write.operation is Operation.UPSERT:
+            key = repr(sorted((path, str(value).strip().lower()) for path, value in write.match.items()))
+        turn = seen[key] = seen.get(key, -1) + 1
+        if turn == len(rounds):
+            rounds.append([])
+        rounds[turn].append(place)
+    return rounds

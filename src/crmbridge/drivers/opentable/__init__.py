@@ -1,0 +1,1 @@
+"""OpenTable: registered, not built."""

@@ -1,0 +1,1 @@
+"""Generic REST: a CRM described by a document that the operator writes."""

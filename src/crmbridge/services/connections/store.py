@@ -1,0 +1,228 @@
+"""SQL of connections, tenant_credentials and the birth of lanes."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from crmbridge.services.connections.model import ConnectionRow, Credential, CredentialStatus
+
+_CREDENTIAL = """
+k.id, k.connection_id, c.name as connection, k.driver, k.status, k.settings, k.facts, k.account, k.scopes,
+k.missing_rights, k.previous_id, k.row_version, k.created_by, k.created_at, k.tested_at, k.test_error, k.activated_at
+"""
+
+# One connection by name, with the credential in use.
+_OPEN_BY_NAME = """
+select c.id as c_id, c.name as c_name, c.driver as c_driver, c.routes, c.paused_at, k.sealed, k.*, c.name as connection
+from connections c
+left join tenant_credentials k
+    on k.connection_id = c.id and k.status in ('active', 'needs_reauthorization')
+where c.closed_at is null and c.name = $1
+"""
+
+# The same by id.
+_OPEN_BY_ID = _OPEN_BY_NAME.replace("c.name = $1", "c.id = $1")
+
+# All connections of the tenant, with the credential in use.
+_OPEN_ALL = _OPEN_BY_NAME.replace(" and c.name = $1", "") + " order by c.created_at"
+
+# A connection by name, made when it is not there; answers its id and driver.
+_ENSURE = """
+insert into connections (id, tenant_id, name, driver, created_by) values ($1, $2, $3, $4, $5)
+on conflict (tenant_id, name) do update set name = excluded.name
+returning id, driver
+"""
+
+# Another driver for a connection that has no credential in use.
+_SET_DRIVER = "update connections set driver = $2 where id = $1"
+
+# The lane of a new connection.
+_ENSURE_LANE = "insert into lanes (connection_id, tenant_id) values ($1, $2) on conflict do nothing"
+
+_INSERT = """
+insert into tenant_credentials
+    (id, tenant_id, connection_id, driver, row_version, sealed, settings, previous_id, created_by)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+"""
+
+# One credential with its sealed part, locked against a concurrent change of state.
+_READ = f"""
+select k.sealed, {_CREDENTIAL} from tenant_credentials k join connections c on c.id = k.connection_id
+where k.id = $1 for update of k
+"""  # noqa: S608 - a constant list of columns
+
+# All credentials of the tenant, newest first.
+_LIST = f"""
+select {_CREDENTIAL} from tenant_credentials k join connections c on c.id = k.connection_id
+order by k.created_at desc, k.id
+"""  # noqa: S608
+
+# What a live test brought.
+_TESTED = """
+update tenant_credentials set tested_at = now(), test_error = $2, account = $3, facts = $4, scopes = $5,
+    missing_rights = $6 where id = $1
+"""
+
+# The credential in use steps back; it stays usable for a rollback.
+_SUPERSEDE = """
+update tenant_credentials set status = 'superseded', superseded_at = now()
+where connection_id = $1 and status in ('active', 'needs_reauthorization') and id <> $2 returning id
+"""
+
+_ACTIVATE = """
+update tenant_credentials set status = 'active', activated_at = now(), previous_id = coalesce($2, previous_id)
+where id = $1
+"""
+
+_REVOKE = "update tenant_credentials set status = 'revoked', revoked_at = now() where id = $1"
+
+# The provider refuses the credential in use; only the row that was used is touched.
+_REFUSED = """
+update tenant_credentials set status = 'needs_reauthorization'
+where id = $1 and row_version = $2 and status = 'active' returning id
+"""
+
+# Writes that waited for a credential may go on at once.
+_WAKE = """
+update lanes set not_before = null, failures = 0,
+    next_due = case when exists (select 1 from write_targets t where t.connection_id = $1
+                                 and t.state in ('accepted', 'retrying', 'unknown'))
+               then now() else next_due end
+where connection_id = $1
+"""
+
+
+def _credential(row: Any) -> Credential:
+    return Credential(
+        id=row["id"],
+        connection_id=row["connection_id"],
+        connection=row["connection"],
+        driver=row["driver"],
+        status=CredentialStatus(row["status"]),
+        settings=row["settings"],
+        facts=row["facts"],
+        account=row["account"],
+        scopes=list(row["scopes"]),
+        missing_rights=list(row["missing_rights"]),
+        previous_id=row["previous_id"],
+        row_version=row["row_version"],
+        created_by=row["created_by"],
+        created_at=row["created_at"],
+        tested_at=row["tested_at"],
+        test_error=row["test_error"],
+        activated_at=row["activated_at"],
+    )
+
+
+def _connection(row: Any) -> ConnectionRow:
+    return ConnectionRow(
+        id=row["c_id"],
+        name=row["c_name"],
+        driver=row["c_driver"],
+        routes=row["routes"],
+        is_paused=row["paused_at"] is not None,
+        credential=_credential(row) if row["status"] else None,
+        sealed=row["sealed"] or b"",
+    )
+
+
+async def read_connection(
+    conn: Any, *, name: str = "", connection_id: UUID | None = None
+) -> ConnectionRow | None:
+    """One connection by name or id."""
+    if connection_id is not None:
+        row = await conn.fetchrow(_OPEN_BY_ID, connection_id)
+    else:
+        row = await conn.fetchrow(_OPEN_BY_NAME, name)
+    return _connection(row) if row else None
+
+
+async def list_connections(conn: Any) -> list[ConnectionRow]:
+    """All connections of the tenant."""
+    return [_connection(row) for row in await conn.fetch(_OPEN_ALL)]
+
+
+async def ensure_connection(
+    conn: Any, connection_id: UUID, tenant_id: UUID, name: str, driver: str, actor: str
+) -> tuple[UUID, str]:
+    """The id and driver of the connection of this name, made with its lane when it is new."""
+    row = await conn.fetchrow(_ENSURE, connection_id, tenant_id, name, driver, actor)
+    await conn.execute(_ENSURE_LANE, row["id"], tenant_id)
+    return row["id"], row["driver"]
+
+
+async def set_driver(conn: Any, connection_id: UUID, driver: str) -> None:
+    """Give the connection another driver."""
+    await conn.execute(_SET_DRIVER, connection_id, driver)
+
+
+async def insert_credential(
+    conn: Any,
+    *,
+    credential_id: UUID,
+    tenant_id: UUID,
+    connection_id: UUID,
+    driver: str,
+    row_version: int,
+    sealed: bytes,
+    settings: dict[str, str],
+    previous_id: UUID | None,
+    actor: str,
+) -> None:
+    """A new pending credential."""
+    await conn.execute(
+        _INSERT,
+        credential_id,
+        tenant_id,
+        connection_id,
+        driver,
+        row_version,
+        sealed,
+        settings,
+        previous_id,
+        actor,
+    )
+
+
+async def read_credential(conn: Any, credential_id: UUID) -> tuple[Credential, bytes] | None:
+    """One credential and its sealed part, locked until the transaction ends."""
+    row = await conn.fetchrow(_READ, credential_id)
+    return (_credential(row), row["sealed"]) if row else None
+
+
+async def list_credentials(conn: Any) -> list[Credential]:
+    """All credentials of the tenant, newest first."""
+    return [_credential(row) for row in await conn.fetch(_LIST)]
+
+
+async def save_test(
+    conn: Any,
+    credential_id: UUID,
+    *,
+    error: dict[str, Any] | None,
+    account: str,
+    facts: dict[str, str],
+    scopes: list[str],
+    missing_rights: list[str],
+) -> None:
+    """Keep what a live test brought."""
+    await conn.execute(_TESTED, credential_id, error, account, facts, scopes, missing_rights)
+
+
+async def activate(conn: Any, connection_id: UUID, credential_id: UUID) -> UUID | None:
+    """Make this credential the one in use; answers the id of the one it replaces."""
+    previous: UUID | None = await conn.fetchval(_SUPERSEDE, connection_id, credential_id)
+    await conn.execute(_ACTIVATE, credential_id, previous)
+    await conn.execute(_WAKE, connection_id)
+    return previous
+
+
+async def revoke(conn: Any, credential_id: UUID) -> None:
+    """Mark revoked."""
+    await conn.execute(_REVOKE, credential_id)
+
+
+async def mark_refused(conn: Any, credential_id: UUID, row_version: int) -> bool:
+    """``active`` becomes ``needs_reauthorization``; False when another process was first."""
+    return await conn.fetchval(_REFUSED, credential_id, row_version) is not None

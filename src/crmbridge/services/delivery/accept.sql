@@ -1,0 +1,52 @@
+-- One statement for a flush of accepts, of several tenants. Ends up with one row per write that is new ('write')
+-- and one per lane that was pulled forward ('lane'); a key known already makes its write vanish here.
+-- Every insert is sorted, so that two flushes take their locks in one order.
+with accepts as (
+    select * from unnest(
+        $1::uuid[], $2::uuid[], $3::bytea[], $4::bytea[], $5::text[], $6::text[], $7::bytea[], $8::smallint[],
+        $9::text[], $10::uuid[], $11::text[], $12::text[])
+    as a (write_id, tenant_id, key_hash, fingerprint, object, operation, sealed, priority, source, import_id, actor,
+          request_id)
+), keyed as (
+    insert into idempotency_keys (tenant_id, key_hash, fingerprint, write_id)
+    select tenant_id, key_hash, fingerprint, write_id from accepts where key_hash is not null
+    order by tenant_id, key_hash
+    on conflict do nothing
+    returning write_id
+), fresh as (
+    insert into writes (id, tenant_id, object, operation, sealed, priority, source, import_id, actor, request_id)
+    select write_id, tenant_id, object, operation, sealed, priority, source, import_id, actor, request_id
+    from accepts
+    where key_hash is null or write_id in (select write_id from keyed)
+    order by write_id
+    on conflict (id) do nothing
+    returning id, object, operation, priority
+), targets as (
+    insert into write_targets
+        (id, tenant_id, write_id, connection_id, object, operation, priority, order_key, depends_on)
+    select t.id, t.tenant_id, t.write_id, t.connection_id, f.object, f.operation, f.priority, t.order_key,
+           coalesce(t.depends_on::uuid[], '{}')
+    from unnest($13::uuid[], $14::uuid[], $15::uuid[], $16::uuid[], $17::bytea[], $18::text[]) with ordinality
+         as t (id, tenant_id, write_id, connection_id, order_key, depends_on, position)
+    join fresh f on f.id = t.write_id
+    order by t.position
+    returning connection_id, tenant_id
+), subjects as (
+    insert into write_subjects (tenant_id, subject_hash, kind, write_id)
+    select s.tenant_id, s.subject_hash, s.kind, s.write_id
+    from unnest($19::uuid[], $20::bytea[], $21::text[], $22::uuid[]) as s (tenant_id, subject_hash, kind, write_id)
+    where s.write_id in (select id from fresh)
+    order by s.tenant_id, s.subject_hash, s.write_id
+    on conflict do nothing
+), pulled as (
+    insert into lanes (connection_id, tenant_id, next_due)
+    select distinct connection_id, tenant_id, now() from targets order by connection_id
+    on conflict (connection_id) do update set next_due = excluded.next_due
+        where lanes.next_due is null or lanes.next_due > excluded.next_due
+    returning connection_id, tenant_id, fence,
+        not is_paused and coalesce(not_before <= clock_timestamp(), true)
+        and coalesce(leased_until <= clock_timestamp(), true) as is_idle
+)
+select 'write' as kind, id, null::uuid as tenant_id, 0::bigint as fence, false as is_idle from fresh
+union all
+select 'lane', connection_id, tenant_id, fence, is_idle from pulled

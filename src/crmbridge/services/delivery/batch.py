@@ -1,0 +1,149 @@
+"""Batches: due targets opened, linked, mapped, and shaped into what one provider call takes."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Protocol
+from uuid import UUID
+
+import msgspec
+
+from crmbridge.core.errors import CrmError, FieldError, NotFound, UnexpectedResponse, ValidationError
+from crmbridge.core.manifest import Manifest
+from crmbridge.core.operations import Operation, Outcome
+from crmbridge.core.records import Object, Record, Write, WriteResult
+from crmbridge.services.audit.model import AuditEntry
+from crmbridge.services.connections.model import Intent, Sent
+from crmbridge.services.delivery.model import Limits, TargetState
+from crmbridge.services.delivery.store import Row
+from crmbridge.services.vault.keys import SealBroken, TenantKeys, write_aad
+
+__all__ = ["Batch", "Lane", "Prepared", "prepare", "shape"]
+
+
+class Lane(Protocol):
+    """The part of an open connection that a drain uses."""
+
+    @property
+    def id(self) -> UUID: ...
+    @property
+    def manifest(self) -> Manifest: ...
+    def batch_size(self, obj: Object, operation: Operation) -> int: ...
+    def map(self, intent: Intent, *, target_id: UUID, links: dict[str, str]) -> Write: ...
+    async def lookup(self, *, phone: str = "", email: str = "", actor: str) -> list[Record]: ...
+    async def send(self, writes: Sequence[Write], *, actor: str, request_id: str = "") -> Sent: ...
+    async def find_written(self, write: Write, *, actor: str) -> tuple[WriteResult, AuditEntry]: ...
+
+
+class Prepared(msgspec.Struct):
+    """A target ready to go: ``write`` to be sent, or ``error`` that keeps it from being sent."""
+
+    row: Row
+    write: Write | None = None
+    error: Exception | None = None
+
+
+class Batch(msgspec.Struct, kw_only=True):
+    """Targets of one provider call. ``is_look_up``: one target whose outcome is unknown; nothing is sent."""
+
+    object: Object
+    operation: Operation
+    rows: list[Row]
+    is_look_up: bool = False
+
+
+def shape(rows: Sequence[Row], connection: Lane, limits: Limits) -> deque[Batch]:
+    """Rows in order → batches by object and operation, in the order in which each group begins.
+
+    A target that failed several times travels alone, so that it cannot take others down with it.
+    """
+    batches: deque[Batch] = deque()
+    open_batches: dict[tuple[str, str], Batch] = {}
+    for row in rows:
+        is_look_up = row.state == TargetState.UNKNOWN.value
+        key = (row.object, row.operation)
+        batch = None if is_look_up or row.attempt_count >= limits.alone_after else open_batches.get(key)
+        if batch is None:
+            batch = Batch(
+                object=Object(row.object), operation=Operation(row.operation), rows=[], is_look_up=is_look_up
+            )
+            batches.append(batch)
+            if not is_look_up and row.attempt_count < limits.alone_after:
+                open_batches[key] = batch
+        batch.rows.append(row)
+        if key in open_batches and len(batch.rows) >= connection.batch_size(batch.object, batch.operation):
+            del open_batches[key]
+    return batches
+
+
+async def prepare(
+    batch: Batch, connection: Lane, keys: TenantKeys, tenant_id: UUID, *, is_lane_sound: bool, limits: Limits
+) -> list[Prepared]:
+    """Open, link and map each target. What goes wrong stays with its own target."""
+    people: dict[tuple[str, str], str] = {}
+    prepared = []
+    for row in batch.rows:
+        item = Prepared(row)
+        try:
+            # A look-up is made however often the write was tried before.
+            if row.attempt_count >= limits.most_attempts and is_lane_sound and not batch.is_look_up:
+                raise _given_up(row)
+            item.write = await _mapped(row, connection, keys, tenant_id, people)
+        except CrmError as error:
+            item.error = error
+        prepared.append(item)
+    return prepared
+
+
+async def _mapped(
+    row: Row, connection: Lane, keys: TenantKeys, tenant_id: UUID, people: dict[tuple[str, str], str]
+) -> Write:
+    if row.sealed is None:
+        raise NotFound("The content of this write was erased before it was delivered.")
+    try:
+        intent = msgspec.json.decode(keys.open(row.sealed, write_aad(tenant_id, row.write_id)), type=Intent)
+    except SealBroken as error:
+        # The fault of this row, not of the lane's configuration.
+        raise UnexpectedResponse(error.message, outcome=Outcome.NOT_APPLIED, fix=error.fix) from None
+    links = {name: await _linked(name, link, row, connection, people) for name, link in intent.links.items()}
+    return connection.map(intent, target_id=row.id, links=links)
+
+
+async def _linked(
+    name: str, link: dict[str, str], row: Row, connection: Lane, people: dict[tuple[str, str], str]
+) -> str:
+    """The remote id that a link means."""
+    if link.get("remote_id"):
+        return link["remote_id"]
+    if write_id := link.get("write_id"):
+        remote_id = (row.remote_ids or {}).get(str(UUID(write_id)), "")
+        if not remote_id:
+            raise ValidationError(
+                "The write that this one is linked to was given up or left no record.",
+                fields=(
+                    FieldError(f"links.{name}.write_id", "was discarded, cancelled, or has no remote id"),
+                ),
+            )
+        return remote_id
+    kind = "email" if link.get("email") else "phone"
+    text = link[kind]
+    if (kind, text) not in people:
+        found = await connection.lookup(actor=row.actor, **{kind: text})
+        people[kind, text] = found[0].remote_id if found else ""
+    if not people[kind, text]:
+        raise ValidationError(
+            f"No {name} with this {kind} is in the CRM.",
+            fields=(
+                FieldError(f"links.{name}.{kind}", "matches no record; create it first, or link by write_id"),
+            ),
+        )
+    return people[kind, text]
+
+
+def _given_up(row: Row) -> UnexpectedResponse:
+    last = (row.error or {}).get("message", "no reason was kept")
+    return UnexpectedResponse(
+        f"Given up after {row.attempt_count} attempts while other writes got through. The last one ended with: {last}",
+        outcome=Outcome.NOT_APPLIED,
+    )

@@ -1,0 +1,138 @@
+"""Flusher: group commit. Accepts that come while a flush is under way share the next one; no timer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import structlog
+
+from crmbridge.core.errors import Conflict, Fix
+from crmbridge.db.errors import DatabaseUnavailable
+from crmbridge.db.pool import Database
+from crmbridge.services.delivery import store
+from crmbridge.services.delivery.store import PreparedWrite, PulledLane
+
+__all__ = ["Flushed", "Flusher"]
+
+_log = structlog.get_logger("crmbridge.delivery")
+
+
+class Flushed(msgspec.Struct, kw_only=True):
+    """What became of one accept: ``write_id`` is an earlier write's when ``replayed``."""
+
+    write_id: Any
+    replayed: bool = False
+    idle_lanes: list[PulledLane] = []
+
+
+class Flusher:
+    """Turns prepared accepts into rows, up to ``size`` in one statement and one commit.
+
+    ``on_lanes`` is told, after the commit, of lanes that were pulled forward and that no accept of the flush
+    wants to deliver itself.
+    """
+
+    def __init__(self, db: Database, on_lanes: Callable[[list[PulledLane]], None], *, size: int) -> None:
+        self._db = db
+        self._on_lanes = on_lanes
+        self._size = size
+        self._queue: deque[tuple[PreparedWrite, bool, asyncio.Future[Flushed]]] = deque()
+        self._task: asyncio.Task[None] | None = None
+
+    def submit(self, item: PreparedWrite, *, is_waited: bool = False) -> asyncio.Future[Flushed]:
+        """Queue one accept. The future brings Flushed, Conflict (the key has another body), or the failure."""
+        future: asyncio.Future[Flushed] = asyncio.get_running_loop().create_future()
+        self._queue.append((item, is_waited, future))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run())
+        return future
+
+    async def close(self) -> None:
+        """Finish what is queued."""
+        while self._task is not None and not self._task.done():
+            await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        while self._queue:
+            # Lets every accept that is ready in this turn of the loop join.
+            await asyncio.sleep(0)
+            batch = [self._queue.popleft() for _ in range(min(self._size, len(self._queue)))]
+            batch.sort(key=lambda entry: (entry[0].targets[0].connection_id, entry[0].key_hash or b""))
+            try:
+                await self._flush(batch)
+            except DatabaseUnavailable as error:
+                _fail(batch, error)
+            except Exception as error:
+                if len(batch) > 1:
+                    _log.warning("flush.failed", kind=type(error).__name__, size=len(batch))
+                    await self._one_by_one(batch)
+                else:
+                    _fail(batch, error)
+            except BaseException as error:
+                _fail(batch, error)
+                raise
+
+    async def _one_by_one(self, batch: Sequence[tuple[PreparedWrite, bool, asyncio.Future[Flushed]]]) -> None:
+        """One accept that the database refuses must not take others down with it."""
+        for entry in batch:
+            try:
+                await self._flush([entry])
+            except Exception as error:
+                _fail([entry], error)
+
+    async def _flush(self, batch: Sequence[tuple[PreparedWrite, bool, asyncio.Future[Flushed]]]) -> None:
+        items = [item for item, _, _ in batch]
+        async with self._db.tenants(sorted({item.tenant_id for item in items})) as conn:
+            fresh, lanes = await store.insert_writes(conn, items)
+            stale = [item for item in items if item.write_id not in fresh]
+            known = await store.known_writes(conn, stale) if stale else {}
+        # After the commit.
+        by_connection = {lane.connection_id: lane for lane in lanes}
+        claimed: set[Any] = set()
+        for item, is_waited, future in batch:
+            if future.done():
+                continue
+            if item.write_id in fresh:
+                idle = []
+                if is_waited:
+                    idle = [
+                        by_connection[target.connection_id]
+                        for target in item.targets
+                        if target.connection_id in by_connection
+                    ]
+                    claimed.update(lane.connection_id for lane in idle)
+                future.set_result(Flushed(write_id=item.write_id, idle_lanes=idle))
+            else:
+                _answer_known(item, known.get((item.tenant_id, item.key_hash or item.write_id)), future)
+        waiting = [lane for lane in lanes if lane.is_idle and lane.connection_id not in claimed]
+        if waiting:
+            self._on_lanes(waiting)
+
+
+def _answer_known(
+    item: PreparedWrite, known: store.KnownWrite | None, future: asyncio.Future[Flushed]
+) -> None:
+    if known is None:
+        future.set_exception(Conflict("The write that held this key has just been removed; send it again."))
+    elif known.fingerprint not in (None, item.fingerprint):
+        future.set_exception(
+            Conflict(
+                "This idempotency_key was used for another write.",
+                operation=item.operation,
+                fix=Fix(
+                    "use_new_key", "Use a new idempotency_key for another body, or send the same body again."
+                ),
+            )
+        )
+    else:
+        future.set_result(Flushed(write_id=known.write_id, replayed=known.write_id != item.write_id))
+
+
+def _fail(batch: Sequence[tuple[PreparedWrite, bool, asyncio.Future[Flushed]]], error: BaseException) -> None:
+    for _, _, future in batch:
+        if not future.done():
+            future.set_exception(error)

@@ -1,0 +1,447 @@
+"""Delivery: accept, drain, wait, read, redrive. The face of this room."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+from collections.abc import Coroutine, Sequence
+from time import monotonic
+from typing import Any
+from uuid import UUID
+
+import structlog
+
+from crmbridge.core.errors import CrmError
+from crmbridge.core.ids import new_id
+from crmbridge.core.records import Object
+from crmbridge.db.jobs import Jobs, NewJob
+from crmbridge.db.pool import Database
+from crmbridge.services.audit.model import AuditEntry
+from crmbridge.services.audit.service import AuditLog
+from crmbridge.services.connections.model import Intent
+from crmbridge.services.connections.service import Connections
+from crmbridge.services.delivery import store
+from crmbridge.services.delivery.accept import Acceptance, Origin, check_key
+from crmbridge.services.delivery.desk import Desk
+from crmbridge.services.delivery.drain import Drain, Tools
+from crmbridge.services.delivery.flusher import Flushed, Flusher
+from crmbridge.services.delivery.model import (
+    Accepted,
+    Event,
+    Limits,
+    NewWrite,
+    TargetState,
+    TargetView,
+    WriteFilter,
+    WritePage,
+    WriteView,
+)
+from crmbridge.services.delivery.outcome import backoff_seconds
+from crmbridge.services.delivery.store import Lease, PreparedWrite, PulledLane
+from crmbridge.services.delivery.subjects import fingerprint
+from crmbridge.services.delivery.waiting import Waiters
+from crmbridge.services.incidents.service import Incidents
+from crmbridge.services.tenants.model import Tenant
+from crmbridge.services.vault.service import Vault
+
+__all__ = ["DRAIN", "Delivery"]
+
+_log = structlog.get_logger("crmbridge.delivery")
+
+DRAIN = "delivery.drain"
+_FIRST_LOOK_SECONDS = 0.02
+_LAST_LOOK_SECONDS = 0.25
+
+
+class Delivery:
+    """Writes of all tenants, from acceptance to their effect at the provider."""
+
+    def __init__(
+        self,
+        *,
+        db: Database,
+        vault: Vault,
+        connections: Connections,
+        audit: AuditLog,
+        incidents: Incidents,
+        jobs: Jobs,
+        limits: Limits | None = None,
+    ) -> None:
+        self._db = db
+        self._vault = vault
+        self._connections = connections
+        self._audit = audit
+        self._incidents = incidents
+        self._jobs = jobs
+        self._limits = limits or Limits()
+        self._waiters = Waiters()
+        self._acceptance = Acceptance(db, vault, connections)
+        self._flusher = Flusher(db, self._enqueue, size=self._limits.flush_size)
+        self._desk = Desk(db, audit, self._enqueue)
+        self._tools = Tools(db, audit, incidents, self._waiters, self._limits)
+        self._drains: dict[UUID, Drain] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._owner = f"{socket.gethostname()}:{os.getpid()}"
+
+    def register(self, jobs: Jobs, *, concurrency: int = 50) -> None:
+        """Let this process drain lanes, sweep each second, and look for overdue lanes each minute."""
+        jobs.handle(DRAIN, self._run_job, concurrency=concurrency)
+        jobs.every(1.0, "delivery.sweep", self._sweep_tick)
+        jobs.every(60.0, "delivery.overdue", self._overdue_tick)
+
+    async def close(self) -> None:
+        """Finish flushes and what was started on the side."""
+        await self._flusher.close()
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    # -- accepting ---------------------------------------------------------------------------------------------
+
+    async def accept(
+        self,
+        principal_actor: str,
+        tenant: Tenant,
+        intent: Intent,
+        *,
+        idempotency_key: str = "",
+        source: str = "api",
+        priority: int = 0,
+        import_id: UUID | None = None,
+        request_id: str = "",
+        wait_seconds: float = 0.0,
+        connections: Sequence[str] = ("primary",),
+    ) -> Accepted:
+        """Take one write in durably. Returns after its commit, or up to ``wait_seconds`` later with its state.
+
+        The same key and body answer the first write again. Raises ValidationError (each field named, the missing
+        key included), Unsupported, NotConfigured, Conflict (the key was used for another body).
+        """
+        origin = Origin(
+            actor=principal_actor,
+            source=source,
+            priority=priority,
+            import_id=import_id,
+            request_id=request_id,
+        )
+        try:
+            item = await self._acceptance.prepare(tenant, intent, idempotency_key, origin, connections)
+        except CrmError:
+            # A repetition gets the first answer even where the same write would be refused today.
+            known = await self._known(tenant, intent, idempotency_key)
+            if known is None:
+                raise
+            return await self._replayed(tenant.id, known, wait_seconds)
+        flushed = await self._flusher.submit(item, is_waited=wait_seconds > 0)
+        if flushed.replayed:
+            return await self._replayed(tenant.id, flushed.write_id, wait_seconds)
+        self._wake(item)
+        if wait_seconds <= 0:
+            return _fresh(item)
+        return await self._wait_for_fresh(item, flushed, wait_seconds)
+
+    async def accept_many(
+        self,
+        principal_actor: str,
+        tenant: Tenant,
+        items: Sequence[NewWrite],
+        *,
+        source: str = "import",
+        priority: int = 1,
+        import_id: UUID | None = None,
+        request_id: str = "",
+        connections: Sequence[str] = ("primary",),
+    ) -> list[Accepted | CrmError]:
+        """Take many in: an answer or an error per item, in order. Up to ``flush_size`` share a commit."""
+        origin = Origin(
+            actor=principal_actor,
+            source=source,
+            priority=priority,
+            import_id=import_id,
+            request_id=request_id,
+        )
+        answers: list[Accepted | CrmError | None] = [None] * len(items)
+        pending: list[tuple[int, PreparedWrite, asyncio.Future[Flushed]]] = []
+        for place, new in enumerate(items):
+            try:
+                item = await self._acceptance.prepare(
+                    tenant, new.intent, new.idempotency_key, origin, connections
+                )
+            except CrmError as error:
+                known = await self._known(tenant, new.intent, new.idempotency_key)
+                answers[place] = error if known is None else await self._replayed(tenant.id, known, 0)
+                continue
+            pending.append((place, item, self._flusher.submit(item)))
+            if place % 100 == 99:
+                await asyncio.sleep(0)
+        for place, item, future in pending:
+            try:
+                flushed = await future
+            except CrmError as error:
+                answers[place] = error
+                continue
+            self._wake(item)
+            answers[place] = (
+                await self._replayed(tenant.id, flushed.write_id, 0) if flushed.replayed else _fresh(item)
+            )
+        return [answer for answer in answers if answer is not None]
+
+    async def add_import(
+        self, principal_actor: str, tenant: Tenant, obj: Object, *, connection_id: UUID | None = None
+    ) -> UUID:
+        """The id under which the writes of one import are found together."""
+        import_id = new_id()
+        async with self._db.tenant(tenant.id) as conn:
+            await store.add_import(conn, import_id, tenant.id, obj.value, connection_id, principal_actor)
+            await self._audit.write(
+                conn,
+                AuditEntry(
+                    tenant_id=tenant.id,
+                    actor=principal_actor,
+                    action="import.started",
+                    connection_id=connection_id,
+                    subject_id=str(import_id),
+                    details={"object": obj.value},
+                ),
+            )
+        return import_id
+
+    async def _known(self, tenant: Tenant, intent: Intent, key: str) -> UUID | None:
+        if not key:
+            return None
+        try:
+            check_key(intent, key)
+            keys = await self._vault.keys(tenant.id)
+        except CrmError:
+            return None
+        async with self._db.tenant(tenant.id) as conn:
+            return await store.find_key(
+                conn, tenant.id, keys.hash("idempotency_key", key), fingerprint(keys, intent)
+            )
+
+    async def _replayed(self, tenant_id: UUID, write_id: UUID, wait_seconds: float) -> Accepted:
+        view = await self.wait(tenant_id, write_id, wait_seconds)
+        return Accepted(write_id=view.id, targets=view.targets, replayed=True)
+
+    # -- waiting -----------------------------------------------------------------------------------------------
+
+    async def _wait_for_fresh(self, item: PreparedWrite, flushed: Flushed, seconds: float) -> Accepted:
+        """Deliver it ourselves where its lane was idle; else wait for whoever has the lane."""
+        deadline = monotonic() + seconds
+        idle = [lane for lane in flushed.idle_lanes if lane.is_idle]
+        for lane in idle:
+            self._start(self.drain(lane.connection_id, tenant_id=lane.tenant_id))
+        if len(idle) == len(item.targets) == 1:
+            await self._waiters.wait([item.targets[0].id], max(0.0, deadline - monotonic()))
+        view = await self.wait(item.tenant_id, item.write_id, max(0.0, deadline - monotonic()))
+        return Accepted(write_id=view.id, targets=view.targets)
+
+    async def wait(self, tenant_id: UUID, write_id: UUID, seconds: float) -> WriteView:
+        """The write as soon as it is settled, or as it stands after ``seconds``. Raises NotFound.
+
+        A drain in this process wakes us; one elsewhere is seen by looking again, 4 times a second at most.
+        """
+        deadline = monotonic() + seconds
+        pause = _FIRST_LOOK_SECONDS
+        while True:
+            view = await self.read(tenant_id, write_id)
+            left = deadline - monotonic()
+            if left <= 0 or view.is_settled:
+                return view
+            open_ids = [target.id for target in view.targets if not target.is_settled]
+            await self._waiters.wait(open_ids, min(pause, left))
+            pause = min(pause * 2, _LAST_LOOK_SECONDS)
+
+    # -- delivering --------------------------------------------------------------------------------------------
+
+    async def drain(self, connection_id: UUID, *, tenant_id: UUID | None = None) -> bool:
+        """One worker's turn on a lane. False when the lane is not free, held back, or has nothing due.
+
+        ``tenant_id`` spares the look into the scheduler's view where the caller knows it.
+        """
+        lease = await self._claim(connection_id, tenant_id)
+        if lease is None:
+            return False
+        try:
+            connection = await self._connections.open(lease.tenant_id, connection_id=connection_id)
+            keys = await self._vault.keys(lease.tenant_id)
+        except CrmError as error:
+            _log.info("lane.held_back", connection_id=str(connection_id), code=error.full_code)
+            await self._hold_back(lease)
+            return False
+        except Exception:
+            await self._hold_back(lease)
+            raise
+        drain = Drain(self._tools, lease, connection, keys)
+        self._drains[connection_id] = drain
+        try:
+            if await drain.run():
+                self._enqueue([PulledLane(connection_id, lease.tenant_id, lease.fence, True)])
+        finally:
+            if self._drains.get(connection_id) is drain:
+                del self._drains[connection_id]
+        return True
+
+    async def _claim(self, connection_id: UUID, tenant_id: UUID | None) -> Lease | None:
+        transaction = self._db.system() if tenant_id is None else self._db.tenant(tenant_id)
+        async with transaction as conn:
+            return await store.claim(conn, connection_id, self._owner, self._limits.lease_seconds)
+
+    async def _hold_back(self, lease: Lease) -> None:
+        """The connection cannot be opened (no credential, a closed gate): its writes wait."""
+        failures = lease.failures + 1
+        jitter = random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries
+        async with self._db.tenant(lease.tenant_id) as conn:
+            await store.release(
+                conn,
+                lease,
+                always=True,
+                failures=failures,
+                pause_seconds=backoff_seconds(failures, self._limits, jitter),
+                in_order=not lease.must_recover,
+            )
+
+    async def sweep(self) -> int:
+        """Enqueue lanes that have something due and nobody at work; answers how many there were."""
+        async with self._db.system() as conn:
+            lanes = await store.due_lanes(conn)
+        if lanes:
+            await self._jobs.enqueue_many(DRAIN, [_job(*lane) for lane in lanes])
+        return len(lanes)
+
+    async def note_overdue(self) -> int:
+        """One incident per lane that is a day behind, and an end to those of lanes that caught up."""
+        async with self._db.system() as conn:
+            overdue = await store.overdue_lanes(conn, self._limits.overdue_seconds)
+        for connection_id, tenant_id, since in overdue:
+            async with self._db.tenant(tenant_id) as conn:
+                await self._incidents.open(
+                    conn,
+                    tenant_id,
+                    "crm_sync_failure",
+                    str(connection_id),
+                    "Writes have waited for more than a day",
+                    {
+                        "waiting_since": since.isoformat(),
+                        "fix": "See the connection's credential and its last errors.",
+                    },
+                    connection_id,
+                )
+        behind = {connection_id for connection_id, _, _ in overdue}
+        for incident in await self._incidents.list_open(kind="crm_sync_failure", limit=1000):
+            if incident.connection_id not in behind:
+                async with self._db.tenant(incident.tenant_id) as conn:
+                    await self._incidents.resolve_by_key(
+                        conn, incident.tenant_id, "crm_sync_failure", incident.dedupe_key
+                    )
+        return len(overdue)
+
+    # -- reading and steering ----------------------------------------------------------------------------------
+
+    async def read(self, tenant_id: UUID, write_id: UUID) -> WriteView:
+        """One write with its targets. Raises NotFound."""
+        return await self._desk.read(tenant_id, write_id)
+
+    async def list(
+        self, tenant_id: UUID, wanted: WriteFilter | None = None, *, cursor: str = "", limit: int = 50
+    ) -> WritePage:
+        """A page of writes, newest first."""
+        return await self._desk.list(tenant_id, wanted or WriteFilter(), cursor=cursor, limit=limit)
+
+    async def counts(self, tenant_id: UUID, *, import_id: UUID | None = None) -> dict[TargetState, int]:
+        """Targets by state, of all writes or of one import."""
+        return await self._desk.counts(tenant_id, import_id)
+
+    async def redrive(
+        self, tenant_id: UUID, write_id: UUID, *, actor: str, request_id: str = ""
+    ) -> WriteView:
+        """Send a parked or dead-lettered write again. Raises NotFound, Conflict."""
+        await self._desk.step(tenant_id, Event.REDRIVE, actor, write_id=write_id, request_id=request_id)
+        return await self.read(tenant_id, write_id)
+
+    async def redrive_many(
+        self, tenant_id: UUID, wanted: WriteFilter, *, actor: str, request_id: str = ""
+    ) -> int:
+        """The same for all dead letters that fit; parked ones only when the filter names their state."""
+        if wanted.state is None:
+            wanted = WriteFilter(
+                state=TargetState.DEAD_LETTER,
+                object=wanted.object,
+                import_id=wanted.import_id,
+                connection_id=wanted.connection_id,
+                since=wanted.since,
+            )
+        return await self._desk.step(tenant_id, Event.REDRIVE, actor, wanted=wanted, request_id=request_id)
+
+    async def discard(
+        self, tenant_id: UUID, write_id: UUID, *, actor: str, reason: str = "", request_id: str = ""
+    ) -> WriteView:
+        """Give a parked or dead-lettered write up for good. Raises NotFound, Conflict."""
+        await self._desk.step(
+            tenant_id, Event.DISCARD, actor, write_id=write_id, reason=reason, request_id=request_id
+        )
+        return await self.read(tenant_id, write_id)
+
+    async def cancel(self, tenant_id: UUID, write_id: UUID, *, actor: str, request_id: str = "") -> WriteView:
+        """Take back what has not been sent. Raises NotFound, Conflict (too late)."""
+        await self._desk.step(tenant_id, Event.CANCEL, actor, write_id=write_id, request_id=request_id)
+        view = await self.read(tenant_id, write_id)
+        self._waiters.wake([target.id for target in view.targets])
+        return view
+
+    async def wake(self, tenant_id: UUID, connection_id: UUID) -> None:
+        """End a lane's back-off: its credential works again, or its pause is over."""
+        async with self._db.tenant(tenant_id) as conn:
+            lanes = await store.pull_lanes(conn, [connection_id], end_back_off=True)
+        self._enqueue([lane for lane in lanes if lane.is_idle])
+
+    # -- on the side -------------------------------------------------------------------------------------------
+
+    def _wake(self, item: PreparedWrite) -> None:
+        for target in item.targets:
+            drain = self._drains.get(target.connection_id)
+            if drain is not None:
+                drain.wake()
+
+    def _enqueue(self, lanes: Sequence[PulledLane]) -> None:
+        """Hand lanes to the workers; nobody waits for it, and the sweep covers a loss."""
+        if lanes:
+            self._start(
+                self._jobs.enqueue_many(DRAIN, [_job(lane.connection_id, lane.fence) for lane in lanes])
+            )
+
+    def _start(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.warning("delivery.side_task_failed", kind=type(task.exception()).__name__)
+
+    async def _run_job(self, payload: dict[str, Any]) -> None:
+        await self.drain(UUID(payload["connection_id"]))
+
+    async def _sweep_tick(self) -> None:
+        await self.sweep()
+
+    async def _overdue_tick(self) -> None:
+        await self.note_overdue()
+
+
+def _job(connection_id: UUID, fence: int) -> NewJob:
+    # The fence makes a new key after every turn: the engine counts a job as there until its function has returned,
+    # and a dead worker's job even longer.
+    return NewJob({"connection_id": str(connection_id)}, dedupe_key=f"{connection_id}:{fence}")
+
+
+def _fresh(item: PreparedWrite) -> Accepted:
+    return Accepted(
+        write_id=item.write_id,
+        targets=[
+            TargetView(id=target.id, connection_id=target.connection_id, state=TargetState.ACCEPTED)
+            for target in item.targets
+        ],
+    )

@@ -1,0 +1,476 @@
+"""SQL of accepting and delivering: imports, writes, write_targets, write_subjects, idempotency_keys, attempts, lanes.
+
+Locks are taken in one order everywhere: idempotency keys, writes, targets, then the lane's row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from importlib.resources import files
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from crmbridge.services.delivery.model import TargetView, WriteFilter, WriteView
+from crmbridge.services.delivery.outcome import Verdict
+
+__all__ = ["KnownWrite", "Lease", "PreparedTarget", "PreparedWrite", "PulledLane", "Row", "SavedResult"]
+
+
+def _sql(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+_DUE = _sql("due.sql")
+_ACCEPT = _sql("accept.sql")
+_WINDOW = _sql("window.sql").replace("{due}", _DUE)
+_SAVE = _sql("save.sql")
+_RELEASE = _sql("release.sql").replace("{due}", _DUE)
+_LIST = _sql("list.sql")
+_STEP = _sql("step.sql")
+
+# The write that holds a key, or that has this id already (a flush repeated after a cut at its commit).
+_KNOWN = """
+select k.tenant_id, k.key_hash, k.fingerprint, k.write_id from idempotency_keys k
+join unnest($1::uuid[], $2::bytea[]) as a (tenant_id, key_hash) using (tenant_id, key_hash)
+union all
+select tenant_id, null, null, id from writes where id = any($3::uuid[])
+"""
+
+_FIND_KEY = """
+select write_id from idempotency_keys where tenant_id = $1 and key_hash = $2 and fingerprint = $3
+"""
+
+# Take a free lane. The commit need not be flushed: whatever relies on it is flushed after it. An owner that is
+# still named did not give the lane free in order.
+_CLAIM = """
+update lanes l set fence = l.fence + 1, owner = $2, leased_until = clock_timestamp() + $3 * interval '1 second'
+from (select connection_id, owner from lanes where connection_id = $1 for update) before
+where l.connection_id = before.connection_id and not l.is_paused
+  and coalesce(l.not_before <= clock_timestamp(), true)
+  and coalesce(l.leased_until <= clock_timestamp(), true)
+  and l.next_due <= clock_timestamp()
+returning l.tenant_id, l.fence, l.failures, before.owner <> '' as must_recover
+"""
+
+_RENEW = """
+update lanes set leased_until = clock_timestamp() + $3 * interval '1 second'
+where connection_id = $1 and fence = $2 returning true
+"""
+
+# A worker died, or lost its lane, with these under way. Until send_limit is over it may only be slow.
+_RECOVER = """
+with lost as (
+    update write_targets set state = 'unknown', outcome = 'unknown',
+        due_at = greatest(clock_timestamp(), sent_at + $3 * interval '1 second') + $4 * interval '1 second'
+    where connection_id = $1 and state = 'sending' and fence < $2
+    returning id, tenant_id, attempt_count, fence, sent_at
+)
+insert into attempts (tenant_id, target_id, connection_id, number, kind, batch_id, batch_size, fence, started_at,
+                      finished_at, outcome, code, subcode)
+select tenant_id, id, $1, attempt_count, 'send', $5, 1, fence, sent_at, clock_timestamp(), 'unknown',
+       'unavailable', 'interrupted'
+from lost returning target_id
+"""
+
+# Before the socket is used. Only under a fence that still holds, only what is still there to be sent.
+_MARK = """
+update write_targets t set state = 'sending', attempt_count = t.attempt_count + 1, fence = $2,
+    sent_at = clock_timestamp()
+where t.connection_id = $1 and t.id = any($3::uuid[]) and t.state in ('accepted', 'retrying')
+  and exists (select from lanes l where l.connection_id = $1 and l.fence = $2 and l.leased_until > clock_timestamp())
+returning t.id
+"""
+
+_LOCK_LANE = "select true from lanes where connection_id = $1 and fence = $2 for update"
+
+# Lanes that nobody works on although something is due: a crash between accept and enqueue, an expired lease.
+_DUE_LANES = """
+select connection_id, fence from lanes
+where next_due <= clock_timestamp() and not is_paused
+  and coalesce(not_before <= clock_timestamp(), true)
+  and coalesce(leased_until <= clock_timestamp(), true)
+order by next_due limit $1
+"""
+
+_OVERDUE_LANES = """
+select connection_id, tenant_id, least(waiting_since, next_due) as since from lanes
+where least(waiting_since, next_due) < clock_timestamp() - $1 * interval '1 second'
+"""
+
+# Something changed that may have held others back.
+_PULL = """
+update lanes set next_due = clock_timestamp(),
+    not_before = case when $2 then null else not_before end,
+    failures = case when $2 then 0 else failures end
+where connection_id = any($1::uuid[])
+returning connection_id, tenant_id, fence,
+    not is_paused and coalesce(not_before <= clock_timestamp(), true)
+    and coalesce(leased_until <= clock_timestamp(), true) as is_idle
+"""
+
+# Targets by state, of all the tenant's writes or of one import.
+_COUNT = """
+select t.state, count(*) as targets from write_targets t
+where t.tenant_id = $1
+  and ($2::uuid is null or t.write_id in (select w.id from writes w where w.import_id = $2))
+group by t.state
+"""
+
+_ADD_IMPORT = """
+insert into imports (id, tenant_id, object, connection_id, created_by) values ($1, $2, $3, $4, $5)
+"""
+
+# Which of these writes have a target on this connection.
+_ON_CONNECTION = "select write_id from write_targets where connection_id = $1 and write_id = any($2::uuid[])"
+
+# Writes of one object, still pending on this connection, that name this person.
+_PENDING_SUBJECT = """
+select t.write_id from write_subjects s join write_targets t on t.write_id = s.write_id
+where s.tenant_id = $1 and s.subject_hash = $2 and t.connection_id = $3 and t.object = $4
+  and t.operation in ('create', 'upsert') and t.state in ('accepted', 'sending', 'retrying', 'unknown')
+"""
+
+
+class PreparedTarget(msgspec.Struct, kw_only=True):
+    """One row of ``write_targets`` to be."""
+
+    id: UUID
+    connection_id: UUID
+    order_key: bytes | None
+    depends_on: list[UUID]
+
+
+class PreparedWrite(msgspec.Struct, kw_only=True):
+    """One accept, checked, hashed and sealed: everything but the transaction."""
+
+    write_id: UUID
+    tenant_id: UUID
+    key_hash: bytes | None
+    fingerprint: bytes
+    object: str
+    operation: str
+    sealed: bytes
+    priority: int
+    source: str
+    import_id: UUID | None
+    actor: str
+    request_id: str
+    targets: list[PreparedTarget]
+    subjects: list[tuple[bytes, str]]
+
+
+class PulledLane(msgspec.Struct, frozen=True):
+    """A lane that an accept found with nothing due before. ``is_idle``: nobody works on it, nothing holds it."""
+
+    connection_id: UUID
+    tenant_id: UUID
+    fence: int
+    is_idle: bool
+
+
+class KnownWrite(msgspec.Struct, frozen=True):
+    """The write that holds a key."""
+
+    write_id: UUID
+    fingerprint: bytes | None
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """The right to work on a lane, until somebody holds a higher fence."""
+
+    connection_id: UUID
+    tenant_id: UUID
+    fence: int
+    failures: int
+    must_recover: bool
+
+
+class Row(msgspec.Struct, kw_only=True):
+    """A due target with its sealed content."""
+
+    id: UUID
+    write_id: UUID
+    object: str
+    operation: str
+    state: str
+    attempt_count: int
+    error: dict[str, Any] | None
+    depends_on: list[UUID]
+    sealed: bytes | None
+    actor: str
+    request_id: str
+    remote_ids: dict[str, str] | None
+
+
+class SavedResult(msgspec.Struct, kw_only=True):
+    """What one target becomes."""
+
+    id: UUID
+    state: str
+    verdict: Verdict
+    remote_id: str = ""
+    remote_url: str = ""
+    delete_level: str = ""
+
+
+async def insert_writes(conn: Any, items: Sequence[PreparedWrite]) -> tuple[set[UUID], list[PulledLane]]:
+    """One statement for all: the ids of the writes that are new, and the lanes that were pulled forward."""
+    targets = [(item, target) for item in items for target in item.targets]
+    subjects = [(item, digest, kind) for item in items for digest, kind in item.subjects]
+    rows = await conn.fetch(
+        _ACCEPT,
+        [item.write_id for item in items],
+        [item.tenant_id for item in items],
+        [item.key_hash for item in items],
+        [item.fingerprint for item in items],
+        [item.object for item in items],
+        [item.operation for item in items],
+        [item.sealed for item in items],
+        [item.priority for item in items],
+        [item.source for item in items],
+        [item.import_id for item in items],
+        [item.actor for item in items],
+        [item.request_id for item in items],
+        [target.id for _, target in targets],
+        [item.tenant_id for item, _ in targets],
+        [item.write_id for item, _ in targets],
+        [target.connection_id for _, target in targets],
+        [target.order_key for _, target in targets],
+        [_uuid_array(target.depends_on) for _, target in targets],
+        [item.tenant_id for item, _, _ in subjects],
+        [digest for _, digest, _ in subjects],
+        [kind for _, _, kind in subjects],
+        [item.write_id for item, _, _ in subjects],
+    )
+    fresh = {row["id"] for row in rows if row["kind"] == "write"}
+    lanes = [
+        PulledLane(row["id"], row["tenant_id"], row["fence"], row["is_idle"])
+        for row in rows
+        if row["kind"] == "lane"
+    ]
+    return fresh, lanes
+
+
+def _uuid_array(ids: Sequence[UUID]) -> str | None:
+    return "{" + ",".join(str(one) for one in ids) + "}" if ids else None
+
+
+async def known_writes(
+    conn: Any, items: Sequence[PreparedWrite]
+) -> dict[tuple[UUID, bytes | UUID], KnownWrite]:
+    """For accepts that brought nothing new: the write that was there, by (tenant, key hash or write id)."""
+    keyed = [item for item in items if item.key_hash is not None]
+    rows = await conn.fetch(
+        _KNOWN,
+        [item.tenant_id for item in keyed],
+        [item.key_hash for item in keyed],
+        [item.write_id for item in items if item.key_hash is None],
+    )
+    return {
+        (row["tenant_id"], row["key_hash"] or row["write_id"]): KnownWrite(
+            row["write_id"], row["fingerprint"]
+        )
+        for row in rows
+    }
+
+
+async def find_key(conn: Any, tenant_id: UUID, key_hash: bytes, digest: bytes) -> UUID | None:
+    """The write that was accepted with this key and this very body."""
+    found: UUID | None = await conn.fetchval(_FIND_KEY, tenant_id, key_hash, digest)
+    return found
+
+
+async def claim(conn: Any, connection_id: UUID, owner: str, lease_seconds: float) -> Lease | None:
+    """Take the lane's fence, or None when it is not free, held back, paused, or has nothing due."""
+    await conn.execute("set local synchronous_commit = off")
+    row = await conn.fetchrow(_CLAIM, connection_id, owner, lease_seconds)
+    if row is None:
+        return None
+    return Lease(connection_id, row["tenant_id"], row["fence"], row["failures"], row["must_recover"])
+
+
+async def renew(conn: Any, lease: Lease, lease_seconds: float) -> bool:
+    """Hold the lane longer; False when somebody else has it."""
+    await conn.execute("set local synchronous_commit = off")
+    return await conn.fetchval(_RENEW, lease.connection_id, lease.fence, lease_seconds) is not None
+
+
+async def recover(
+    conn: Any, lease: Lease, *, send_seconds: float, lag_seconds: float, batch_id: UUID
+) -> list[UUID]:
+    """What an earlier holder left ``sending`` becomes ``unknown``, to be looked up. Answers the target ids."""
+    rows = await conn.fetch(
+        _RECOVER, lease.connection_id, lease.fence, float(send_seconds), float(lag_seconds), batch_id
+    )
+    return [row["target_id"] for row in rows]
+
+
+async def window(conn: Any, lease: Lease, limit: int, busy: Sequence[UUID]) -> list[Row]:
+    """The next due targets, at most ``limit``, without those in ``busy``."""
+    return [Row(**row) for row in await conn.fetch(_WINDOW, lease.connection_id, limit, busy)]
+
+
+async def mark(conn: Any, lease: Lease, ids: Sequence[UUID]) -> set[UUID]:
+    """``sending``, one attempt more. Answers those that may be sent: the others were cancelled, or the lane is lost."""
+    return {row["id"] for row in await conn.fetch(_MARK, lease.connection_id, lease.fence, ids)}
+
+
+async def save(
+    conn: Any,
+    lease: Lease,
+    results: Sequence[SavedResult],
+    *,
+    was: str,
+    kind: str,
+    batch_id: UUID,
+    batch_size: int,
+    seconds: float,
+) -> set[UUID]:
+    """Outcomes and attempts of one batch; answers the targets saved (a late worker: none)."""
+    errors = [result.verdict.error or {} for result in results]
+    facts = [error.get("provider_facts") or {} for error in errors]
+    rows = await conn.fetch(
+        _SAVE,
+        lease.connection_id,
+        lease.fence,
+        [result.id for result in results],
+        [result.state for result in results],
+        [result.verdict.outcome.value for result in results],
+        [result.remote_id for result in results],
+        [result.remote_url for result in results],
+        [result.delete_level for result in results],
+        [result.verdict.error for result in results],
+        [float(result.verdict.delay_seconds) for result in results],
+        [str(error.get("code", "")) for error in errors],
+        [str(error.get("subcode", "")) for error in errors],
+        [fact["http_status"] if isinstance(fact.get("http_status"), int) else None for fact in facts],
+        [str(fact.get("provider_request_id", ""))[:200] for fact in facts],
+        was,
+        kind,
+        batch_id,
+        batch_size,
+        float(seconds),
+    )
+    return {row["id"] for row in rows}
+
+
+async def release(
+    conn: Any, lease: Lease, *, always: bool, failures: int, pause_seconds: float, in_order: bool = True
+) -> bool | None:
+    """Give the lane free and say when it is due next. Not ``in_order``: the next holder must look what was lost.
+
+    True: free. False: something is due after all, the lease goes on (never with ``always``). None: it was lost.
+    """
+    if await conn.fetchval(_LOCK_LANE, lease.connection_id, lease.fence) is None:
+        return None
+    row = await conn.fetchrow(
+        _RELEASE,
+        lease.connection_id,
+        lease.fence,
+        always,
+        failures,
+        float(pause_seconds),
+        "" if in_order else "lost",
+    )
+    return row is not None
+
+
+async def due_lanes(conn: Any, limit: int = 1000) -> list[tuple[UUID, int]]:
+    """Lanes with something due that nobody works on, with their fence."""
+    return [(row["connection_id"], row["fence"]) for row in await conn.fetch(_DUE_LANES, limit)]
+
+
+async def overdue_lanes(conn: Any, seconds: float) -> list[tuple[UUID, UUID, Any]]:
+    """Lanes whose oldest undelivered write waits longer than this: (connection, tenant, since)."""
+    rows = await conn.fetch(_OVERDUE_LANES, float(seconds))
+    return [(row["connection_id"], row["tenant_id"], row["since"]) for row in rows]
+
+
+async def on_connection(conn: Any, connection_id: UUID, write_ids: Sequence[UUID]) -> set[UUID]:
+    """Which of these writes go to this connection."""
+    return {row["write_id"] for row in await conn.fetch(_ON_CONNECTION, connection_id, write_ids)}
+
+
+async def pending_about(
+    conn: Any, tenant_id: UUID, digest: bytes, connection_id: UUID, obj: str
+) -> list[UUID]:
+    """Creates and upserts of one object still under way for this person."""
+    rows = await conn.fetch(_PENDING_SUBJECT, tenant_id, digest, connection_id, obj)
+    return [row["write_id"] for row in rows]
+
+
+async def list_writes(
+    conn: Any,
+    tenant_id: UUID,
+    wanted: WriteFilter,
+    *,
+    write_id: UUID | None = None,
+    before: tuple[datetime, UUID] | None = None,
+    limit: int = 1,
+) -> list[WriteView]:
+    """Writes that fit, newest first."""
+    rows = await conn.fetch(
+        _LIST,
+        tenant_id,
+        write_id,
+        wanted.object,
+        wanted.import_id,
+        wanted.since,
+        wanted.state,
+        wanted.connection_id,
+        before[0] if before else None,
+        before[1] if before else None,
+        limit,
+    )
+    return [
+        WriteView(**{**row, "targets": msgspec.convert(row["targets"] or [], list[TargetView])})
+        for row in rows
+    ]
+
+
+async def step(
+    conn: Any,
+    tenant_id: UUID,
+    wanted: WriteFilter,
+    *,
+    write_id: UUID | None,
+    sources: Sequence[str],
+    state: str,
+) -> list[tuple[UUID, UUID]]:
+    """Move every target that fits and stands in one of ``sources``: (target, connection)."""
+    rows = await conn.fetch(
+        _STEP,
+        state,
+        sources,
+        tenant_id,
+        write_id,
+        wanted.object,
+        wanted.import_id,
+        wanted.since,
+        wanted.state,
+        wanted.connection_id,
+    )
+    return [(row["id"], row["connection_id"]) for row in rows]
+
+
+async def pull_lanes(
+    conn: Any, connection_ids: Sequence[UUID], *, end_back_off: bool = False
+) -> list[PulledLane]:
+    """Make lanes due now; ``end_back_off`` also forgets their failures."""
+    rows = await conn.fetch(_PULL, sorted(set(connection_ids)), end_back_off)
+    return [PulledLane(*row) for row in rows]
+
+
+async def count_states(conn: Any, tenant_id: UUID, import_id: UUID | None = None) -> dict[str, int]:
+    """Targets by state."""
+    return {row["state"]: row["targets"] for row in await conn.fetch(_COUNT, tenant_id, import_id)}
+
+
+async def add_import(
+    conn: Any, import_id: UUID, tenant_id: UUID, obj: str, connection_id: UUID | None, actor: str
+) -> None:
+    """A new import, by which its writes are found together."""
+    await conn.execute(_ADD_IMPORT, import_id, tenant_id, obj, connection_id, actor)

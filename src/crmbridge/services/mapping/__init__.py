@@ -1,0 +1,1 @@
+"""MAPPING: the tenant's overrides on top of the driver's own field table."""

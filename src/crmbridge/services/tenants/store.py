@@ -1,0 +1,149 @@
+"""SQL of tenants and API keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from crmbridge.services.tenants.model import ApiKey, Tenant
+
+__all__ = [
+    "find_key",
+    "insert",
+    "insert_key",
+    "revoke_key",
+    "select",
+    "select_all",
+    "select_by_slug",
+    "select_keys",
+]
+
+_TENANT = "id, slug, name, vertical, region, time_zone, unknown_slots, created_at, closed_at"
+_KEY = "id, tenant_id, name, prefix, scopes, created_by, created_at, revoked_at"
+
+_INSERT = f"""
+insert into tenants (id, slug, name, vertical, region, time_zone, unknown_slots)
+values ($1, $2, $3, $4, $5, $6, $7)
+returning {_TENANT}
+"""  # noqa: S608 - column names only
+
+_SELECT_ALL = f"""
+select {_TENANT} from tenants
+where slug > $1 and ($2 or closed_at is null) order by slug limit $3
+"""  # noqa: S608
+
+_INSERT_KEY = f"""
+insert into api_keys (id, tenant_id, name, prefix, key_hash, scopes, created_by)
+values ($1, $2, $3, $4, $5, $6, $7)
+returning {_KEY}
+"""  # noqa: S608
+
+_REVOKE_KEY = f"""
+update api_keys set revoked_at = coalesce(revoked_at, now())
+where id = $1 and tenant_id is not distinct from $2
+returning {_KEY}
+"""  # noqa: S608
+
+_SELECT_KEYS = f"""
+select {_KEY} from api_keys where tenant_id is not distinct from $1 order by created_at desc, id desc
+"""  # noqa: S608
+
+_FIND_KEY = """
+select k.id, k.tenant_id, k.name, k.prefix, k.scopes, k.key_hash, k.revoked_at, t.closed_at
+from api_keys k left join tenants t on t.id = k.tenant_id
+where k.key_hash = $1
+"""
+
+
+class FoundKey(msgspec.Struct, frozen=True, kw_only=True):
+    """What authentication needs to know of a key."""
+
+    id: UUID
+    tenant_id: UUID | None
+    name: str
+    prefix: str
+    scopes: tuple[str, ...]
+    key_hash: bytes
+    revoked_at: datetime | None
+    closed_at: datetime | None
+
+
+def _tenant(row: Mapping[str, Any]) -> Tenant:
+    return msgspec.convert(dict(row), Tenant)
+
+
+def _key(row: Mapping[str, Any]) -> ApiKey:
+    return msgspec.convert(dict(row), ApiKey)
+
+
+async def insert(
+    conn: Any,
+    tenant_id: UUID,
+    slug: str,
+    name: str,
+    vertical: str,
+    region: str,
+    time_zone: str,
+    unknown_slots: str,
+) -> Tenant | None:
+    """None when the slug is taken, by whichever tenant."""
+    try:
+        row = await conn.fetchrow(_INSERT, tenant_id, slug, name, vertical, region, time_zone, unknown_slots)
+    except asyncpg.UniqueViolationError:
+        return None
+    return _tenant(row)
+
+
+async def select(conn: Any, tenant_id: UUID) -> Tenant | None:
+    """By id."""
+    row = await conn.fetchrow(f"select {_TENANT} from tenants where id = $1", tenant_id)  # noqa: S608
+    return None if row is None else _tenant(row)
+
+
+async def select_by_slug(conn: Any, slug: str) -> Tenant | None:
+    """By slug."""
+    row = await conn.fetchrow(f"select {_TENANT} from tenants where slug = $1", slug)  # noqa: S608
+    return None if row is None else _tenant(row)
+
+
+async def select_all(conn: Any, after_slug: str, with_closed: bool, limit: int) -> list[Tenant]:
+    """In order of slug."""
+    return [_tenant(row) for row in await conn.fetch(_SELECT_ALL, after_slug, with_closed, limit)]
+
+
+async def insert_key(
+    conn: Any,
+    key_id: UUID,
+    tenant_id: UUID | None,
+    name: str,
+    prefix: str,
+    key_hash: bytes,
+    scopes: list[str],
+    created_by: str,
+) -> ApiKey:
+    """Store a key's hash."""
+    return _key(
+        await conn.fetchrow(_INSERT_KEY, key_id, tenant_id, name, prefix, key_hash, scopes, created_by)
+    )
+
+
+async def revoke_key(conn: Any, key_id: UUID, tenant_id: UUID | None) -> ApiKey | None:
+    """None when this tenant (or, with None, the operators) has no such key."""
+    row = await conn.fetchrow(_REVOKE_KEY, key_id, tenant_id)
+    return None if row is None else _key(row)
+
+
+async def select_keys(conn: Any, tenant_id: UUID | None) -> list[ApiKey]:
+    """Newest first, revoked ones included."""
+    return [_key(row) for row in await conn.fetch(_SELECT_KEYS, tenant_id)]
+
+
+async def find_key(conn: Any, key_hash: bytes) -> FoundKey | None:
+    """By the whole hash."""
+    row = await conn.fetchrow(_FIND_KEY, key_hash)
+    return None if row is None else msgspec.convert(dict(row), FoundKey)
