@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import structlog
+if TYPE_CHECKING:
+    from crmbridge.services import Services
+    from crmbridge.settings import Settings
 
-from crmbridge._version import __version__
-from crmbridge.db.embedded import EmbeddedPostgres
-from crmbridge.db.jobs import PgQueuerJobs
-from crmbridge.db.pool import Database
-from crmbridge.db.roles import check_role
-from crmbridge.db.schema import migrate, pending
-from crmbridge.drivers import load
-from crmbridge.services import Services
-from crmbridge.services.audit import AuditLog
-from crmbridge.services.connections.service import Connections
-from crmbridge.services.delivery.service import Delivery
-from crmbridge.services.incidents import Incidents
-from crmbridge.services.mapping.service import Mapping
-from crmbridge.services.tenants import Tenants
-from crmbridge.services.vault import Vault, provider_from
-from crmbridge.settings import Settings
-from crmbridge.toolkit.egress import Egress, EgressPolicy
+# All else is imported where it is used: `crmbridge --help` and the commands that only call a server stay quick.
 
-__all__ = ["ADMIN_KEY_FILE", "running_services", "serve"]
-
-_log = structlog.get_logger("crmbridge.app")
+__all__ = ["ADMIN_KEY_FILE", "main", "running_services", "serve", "work"]
 
 # Where `serve` leaves the first operator's API key on a new embedded installation (mode 0600).
 ADMIN_KEY_FILE = "admin.key"
@@ -42,6 +29,21 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
     Raises MasterKeyMissing before anything starts, DatabaseUnavailable, DatabaseMisconfigured (a superuser, an
     owner or a BYPASSRLS role; migrations that are not applied).
     """
+    from crmbridge._version import __version__
+    from crmbridge.db.jobs import PgQueuerJobs
+    from crmbridge.db.pool import Database
+    from crmbridge.db.roles import check_role
+    from crmbridge.drivers import load
+    from crmbridge.services import Services
+    from crmbridge.services.audit import AuditLog
+    from crmbridge.services.connections.service import Connections
+    from crmbridge.services.delivery.service import Delivery
+    from crmbridge.services.incidents import Incidents
+    from crmbridge.services.mapping.service import Mapping
+    from crmbridge.services.tenants import Tenants
+    from crmbridge.services.vault import Vault, provider_from
+    from crmbridge.toolkit.egress import Egress, EgressPolicy
+
     provider = provider_from(settings)
     async with AsyncExitStack() as stack:
         app_dsn, scheduler_dsn = await _database(settings, stack)
@@ -99,13 +101,17 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
 
 async def _database(settings: Settings, stack: AsyncExitStack) -> tuple[str, str]:
     """The addresses of both roles: an embedded server, started and migrated, or the one that is configured."""
+    from crmbridge.db.schema import migrate, pending
+
     if settings.is_embedded:
+        from crmbridge.db.embedded import EmbeddedPostgres
+
         postgres = await stack.enter_async_context(
             EmbeddedPostgres(settings.data_dir, bin_dir=settings.pg_bindir)
         )
         applied = await migrate(postgres.owner_dsn)
         if applied:
-            _log.info("database.migrated", applied=len(applied))
+            _log().info("database.migrated", applied=len(applied))
         return postgres.app_dsn, postgres.scheduler_dsn
     if settings.database_owner_url:
         missing = await pending(settings.database_owner_url)
@@ -130,21 +136,23 @@ def _write_private(path: Path, text: str) -> Path:
     return path
 
 
-async def serve(
-    settings: Settings, *, with_worker: bool = True, started: asyncio.Event | None = None
-) -> None:
+async def serve(settings: Settings, *, with_worker: bool = True) -> None:
     """The API and, unless told otherwise, a worker in the same process, until SIGINT or SIGTERM."""
     import uvicorn
 
     from crmbridge.api.server import build_api
 
+    class Server(uvicorn.Server):
+        """uvicorn raises the signal again when it has stopped: we would end before worker and database do."""
+
+        def capture_signals(self) -> Any:
+            return nullcontext()
+
     async with running_services(settings) as services:
         key_file = await first_admin_key(services, settings.data_dir)
         if key_file is not None:
-            _log.info("admin.key_made", file=str(key_file), hint="the command line uses it by itself")
-        stop = asyncio.Event()
-        worker = asyncio.create_task(services.jobs.run(stop)) if with_worker else None
-        server = uvicorn.Server(
+            _log().info("admin.key_made", file=str(key_file), hint="the command line uses it by itself")
+        server = Server(
             uvicorn.Config(
                 build_api(services, max_body_bytes=settings.max_body_bytes),
                 host=settings.host,
@@ -156,19 +164,73 @@ async def serve(
                 timeout_graceful_shutdown=settings.shutdown_seconds,
             )
         )
-        watcher = asyncio.create_task(_announce(server, settings, started))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, _stop, server)
+        stop = asyncio.Event()
+        worker = asyncio.create_task(services.jobs.run(stop)) if with_worker else None
+        watcher = asyncio.create_task(_announce(server, settings))
         try:
             await server.serve()
+        except SystemExit:
+            raise _port_taken(settings) from None
         finally:
             stop.set()
             watcher.cancel()
             if worker is not None:
-                await worker
+                await _finish(worker, settings.shutdown_seconds)
+        _log().info("stopped")
 
 
-async def _announce(server: object, settings: Settings, started: asyncio.Event | None) -> None:
-    while not getattr(server, "started", False):  # noqa: ASYNC110 - uvicorn offers a flag, no event
+def _stop(server: Any) -> None:
+    """The first signal ends gracefully, a second one at once."""
+    server.force_exit = server.should_exit
+    server.should_exit = True
+
+
+async def _finish(worker: asyncio.Task[None], seconds: float) -> None:
+    done, _ = await asyncio.wait({worker}, timeout=seconds)
+    if not done:
+        worker.cancel()
+    await asyncio.gather(worker, return_exceptions=True)
+
+
+def _port_taken(settings: Settings) -> Exception:
+    from crmbridge.core.errors import Fix, NotConfigured
+
+    return NotConfigured(
+        f"The server could not listen on {settings.host}:{settings.port}; something else may hold the port.",
+        fix=Fix("choose_port", "Stop the other process, or set CRMBRIDGE_PORT (and CRMBRIDGE_HOST)."),
+    )
+
+
+async def work(settings: Settings) -> None:
+    """Only a worker, until SIGINT or SIGTERM."""
+    from crmbridge.worker.run import work as run
+
+    async with running_services(settings) as services:
+        await run(services)
+
+
+async def _announce(server: Any, settings: Settings) -> None:
+    while not server.started:  # noqa: ASYNC110 - uvicorn offers a flag, no event
         await asyncio.sleep(0.02)
-    _log.info("serving", url=settings.base_url, docs=f"{settings.base_url}/api/openapi.json")
-    if started is not None:
-        started.set()
+    _log().info("serving", url=settings.base_url, docs=f"{settings.base_url}/api/openapi.json")
+
+
+def _log() -> Any:
+    import structlog
+
+    return structlog.get_logger("crmbridge.app")
+
+
+def main() -> None:
+    """The console script: the command line over the processes of this file."""
+    from crmbridge.cli.main import build
+    from crmbridge.cli.processes import Processes
+
+    command = (sys.executable, "-m", "crmbridge.app")
+    build(Processes(serve=serve, work=work, services=running_services, command=command))()
+
+
+if __name__ == "__main__":
+    main()

@@ -18,7 +18,13 @@ FORBIDDEN_NAMES = {
     "common", "misc", "manager", "data", "info",
 }  # fmt: skip
 # The contract plants canary secrets and searches everything for them, so it knows their texts.
-OPENS_SECRETS = {"services/vault", "toolkit/auth.py", "toolkit/signatures.py", "core/secret.py", "conformance/"}
+OPENS_SECRETS = {
+    "services/vault",
+    "toolkit/auth.py",
+    "toolkit/signatures.py",
+    "core/secret.py",
+    "conformance/",
+}
 
 
 def _modules(folder: Path = SOURCE) -> list[Path]:
@@ -70,10 +76,11 @@ def test_provider_names_when_outside_their_folder_then_nowhere() -> None:
         pattern = re.compile(r"(?<![a-z])(" + "|".join(map(re.escape, names)) + r")(?![a-z])", re.IGNORECASE)
         for line, text in _texts_and_names(_tree(path)):
             for match in pattern.finditer(text):
-                if (_relative(path), match.group(1).lower()) not in allowed and inside[0] != "drivers":
-                    found.append(f"{_relative(path)}:{line} {match.group(1)}")
-                elif inside[0] == "drivers" and match.group(1).lower() not in ("custom_webhook", "rest_api"):
-                    found.append(f"{_relative(path)}:{line} {match.group(1)}")
+                name = match.group(1).lower()
+                # A driver may point to the two generic ones as the way out.
+                is_way_out = inside[0] == "drivers" and name in ("custom_webhook", "rest_api")
+                if not is_way_out and (_relative(path), name) not in allowed:
+                    found.append(f"{_relative(path)}:{line} {name}")
     assert found == [], "a provider's name stands outside its folder:\n" + "\n".join(found)
 
 
@@ -173,12 +180,12 @@ def test_outbound_sockets_when_opened_then_only_by_egress() -> None:
         for node in ast.walk(_tree(path)):
             called = node.func if isinstance(node, ast.Call) else None
             word = getattr(called, "attr", getattr(called, "id", ""))
-            if word in clients:
-                bad.append(f"{name}:{node.lineno} {word}")
+            if called is not None and word in clients:
+                bad.append(f"{name}:{called.lineno} {word}")
     assert bad == [], ", ".join(bad)
 
 
-def test_pyproject_when_secrets_are_declared_then_typed_as_secret() -> None:
+def test_secrets_when_declared_then_typed_as_secret() -> None:
     """Fields that sound secret must have the type Secret, or hold something sealed, hashed or a name of a setting."""
     suspicious = re.compile(
         r"^(password|secret|api_key|access_token|refresh_token|client_secret|master_key)$"

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from crmbridge.core.driver import refuse
 from crmbridge.core.errors import CrmError, FieldError, NotConfigured, Unavailable, ValidationError
 from crmbridge.core.ids import new_id
 from crmbridge.core.manifest import Auth, AuthKind, Budget, BudgetKind, Idempotency, Manifest, ObjectSpec
 from crmbridge.core.operations import FULL, Operation, Outcome, Support
 from crmbridge.core.records import Object, Record, Write, WriteResult
 from crmbridge.core.secret import Secret
-from crmbridge.core.driver import refuse
 from crmbridge.db.jobs import NewJob
 from crmbridge.db.pool import Database
 from crmbridge.services.audit.model import AuditEntry
@@ -47,10 +47,8 @@ FAST = Limits(
 
 def manifest_of(*, batch: int, in_flight: int, lag: float = 0.0) -> Manifest:
     """Customers, leads and notes with everything; notes link to customers; nothing else exists."""
-    operations = {
-        operation: FULL
-        for operation in (Operation.CREATE, Operation.UPDATE, Operation.UPSERT, Operation.DELETE, Operation.LOOKUP)
-    }
+    writes = (Operation.CREATE, Operation.UPDATE, Operation.UPSERT, Operation.DELETE)
+    operations = dict.fromkeys((*writes, Operation.LOOKUP), FULL)
 
     def spec(obj: Object) -> ObjectSpec:
         return ObjectSpec(
@@ -174,7 +172,9 @@ class FakeProvider:
 class FakeConnection:
     """An open connection over a FakeProvider, without mapping, credential or budget."""
 
-    def __init__(self, connection_id: UUID, tenant: Tenant, provider: FakeProvider, manifest: Manifest) -> None:
+    def __init__(
+        self, connection_id: UUID, tenant: Tenant, provider: FakeProvider, manifest: Manifest
+    ) -> None:
         self.id = connection_id
         self.tenant = tenant
         self.provider = provider
@@ -237,7 +237,9 @@ class FakeConnections:
         if self.closed is not None:
             raise self.closed
         for (owner, known), connection in self.open_ones.items():
-            if owner == tenant_id and (connection.id == connection_id or (not connection_id and known == name)):
+            if owner == tenant_id and (
+                connection.id == connection_id or (not connection_id and known == name)
+            ):
                 return connection
         raise NotConfigured("no connection")
 
@@ -293,7 +295,12 @@ class House:
         counts = await self.delivery.counts(self.tenant.id)
         return sum(
             counts[state]
-            for state in (TargetState.ACCEPTED, TargetState.SENDING, TargetState.RETRYING, TargetState.UNKNOWN)
+            for state in (
+                TargetState.ACCEPTED,
+                TargetState.SENDING,
+                TargetState.RETRYING,
+                TargetState.UNKNOWN,
+            )
         )
 
     async def read(self, accepted: Accepted) -> WriteView:

@@ -7,11 +7,11 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
+from tests.conftest import PostgresServer
 
 from crmbridge.db.errors import DatabaseMisconfigured
 from crmbridge.db.pool import Database, connect
 from crmbridge.db.roles import RoleDsns, check_role, create_roles, dsn_for
-from tests.conftest import PostgresServer
 
 pytestmark = pytest.mark.postgres
 
@@ -124,18 +124,20 @@ async def test_roles_when_inspected_then_own_nothing_and_have_no_power(
             await pool.execute("create table public.mine (id int)")
 
 
-async def test_app_when_owner_makes_a_table_then_reads_and_writes_it_but_the_jobs_are_closed(
+async def test_app_when_owner_makes_a_table_then_closed_until_granted(
     database: Database, database_dsns: RoleDsns
 ) -> None:
     owner = await connect(database_dsns.owner)
     await owner.execute("create table later (id serial primary key, word text)")
+    for pool in (database.app, database.scheduler):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await pool.fetch("select * from later")
+    await owner.execute("grant select, insert, update, delete on later to crmbridge_app")
     await owner.close()
     await database.app.execute(
         "insert into later (word) values ('a'); update later set word = 'b'; delete from later"
     )
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await database.app.execute("truncate later")
-    with pytest.raises(asyncpg.InsufficientPrivilegeError):
-        await database.scheduler.fetch("select * from later")
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await database.app.fetch("select * from crmbridge_jobs.pgqueuer")

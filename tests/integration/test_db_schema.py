@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from tests.conftest import PostgresServer
 
 from crmbridge.db.errors import DatabaseMisconfigured
 from crmbridge.db.pool import connect
 from crmbridge.db.roles import RoleDsns
 from crmbridge.db.schema import MIGRATIONS, migrate, pending
-from tests.conftest import PostgresServer
 
 pytestmark = pytest.mark.postgres
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from tests.integration.delivery_fakes import FakeProvider, House, build, customer, manifest_of, note, update
 
 from crmbridge.core.errors import Conflict, CrmError, NotConfigured, Unsupported, ValidationError
 from crmbridge.core.operations import Operation
@@ -15,7 +16,6 @@ from crmbridge.db.pool import Database
 from crmbridge.services.connections.model import Intent
 from crmbridge.services.delivery.model import Accepted, NewWrite, TargetState
 from crmbridge.services.delivery.subjects import normalise
-from tests.integration.delivery_fakes import FakeProvider, House, build, customer, manifest_of, note, update
 
 pytestmark = pytest.mark.postgres
 
@@ -126,7 +126,13 @@ async def test_accept_when_unsupported_or_unmappable_then_refused_and_nothing_is
 
 @pytest.mark.parametrize(
     "link",
-    [{}, {"email": "a@b.c", "remote_id": "1"}, {"write_id": "nonsense"}, {"name": "Doe"}, {"remote_id": "../x"}],
+    [
+        {},
+        {"email": "a@b.c", "remote_id": "1"},
+        {"write_id": "nonsense"},
+        {"name": "Doe"},
+        {"remote_id": "../x"},
+    ],
 )
 async def test_accept_when_link_is_unclear_then_refused(house: House, link: dict[str, str]) -> None:
     with pytest.raises(ValidationError) as caught:
@@ -157,7 +163,7 @@ async def test_accept_when_several_tenants_share_a_flush_then_each_gets_its_own(
         flushes += 1
         return insert(ids)
 
-    house.db.tenants = counted  # type: ignore[method-assign]
+    house.db.tenants = counted  # type: ignore[method-assign,assignment]
     answers = await asyncio.gather(
         *(
             house.delivery.accept("a", tenant, customer(), idempotency_key=f"k{number}")

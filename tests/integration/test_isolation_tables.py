@@ -328,11 +328,6 @@ async def test_app_role_when_it_makes_tables_or_switches_security_off_then_refus
                 await conn.execute(statement)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="default privileges give the app role every table; a migration must "
-    "`revoke all on installation_keys from crmbridge_app`",
-)
 async def test_app_role_when_it_asks_for_exempt_tables_then_refused(database: Database) -> None:
     for table in EXEMPT:
         async with database.app.acquire() as conn:
@@ -400,11 +395,6 @@ async def test_audit_log_when_even_the_owner_changes_it_then_refused(filled: Any
     assert await filled.fetchval("select count(*) from audit_log") == 2
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="statement triggers are not inherited by partitions; ensure_audit_partitions and the migration must "
-    "create audit_log_no_truncate on every partition, the default one included",
-)
 async def test_audit_partitions_when_the_owner_truncates_one_then_refused(filled: Any) -> None:
     for partition in await audit_partitions(filled):
         with pytest.raises(asyncpg.RestrictViolationError):

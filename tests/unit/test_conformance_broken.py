@@ -777,7 +777,7 @@ async def test_live_contract_when_no_emulator_then_cleans_up_and_skips_faults() 
     report = await run_contract_class(TestLive, target="live")
     assert report.is_kept, report.to_text()
     assert report.topics()["failures"]["skipped"] > 5
-    assert report.topics()["round_trip"]["passed"] == 14
+    assert report.topics()["round_trip"]["passed"] >= 14
     assert emulator.written > 0
     assert [len(table) for table in emulator.store.tables.values()] == [0, 0]
     assert report.left_behind == []

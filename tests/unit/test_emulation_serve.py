@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import socket
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -35,10 +37,20 @@ class Shop(Emulator):
         return self.answer("root")
 
 
+def free_port() -> int:
+    """A loopback port between 20000 and 29999 that nobody listens on."""
+    while True:
+        port = random.randint(20000, 29999)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)):
+                return port
+
+
 @pytest.fixture
 async def shop() -> AsyncIterator[tuple[Shop, Shop, Served, aiohttp.ClientSession]]:
     shared, own = Shop(), Shop()
-    served = await serve_emulators({"shop": shared, "own_shop": own}, ports={"own_shop": 0})
+    emulators = {"shop": shared, "own_shop": own}
+    served = await serve_emulators(emulators, port=free_port(), ports={"own_shop": free_port()})
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=3)) as client:
         yield shared, own, served, client
     await served.close()

@@ -7,7 +7,7 @@ from typing import Any
 from litestar import Response, get
 
 from crmbridge._version import __version__
-from crmbridge.services import Services
+from crmbridge.api.parameters import House
 
 __all__ = ["healthz", "readyz"]
 
@@ -19,7 +19,7 @@ def healthz() -> dict[str, str]:
 
 
 @get("/readyz", tags=["health"], summary="The process can accept writes", exclude_from_auth=True)
-async def readyz(services: Services) -> Response[dict[str, Any]]:
+async def readyz(services: House) -> Response[dict[str, Any]]:
     """Asks the database through both roles; 503 names the part that does not answer."""
     checks: dict[str, str] = {}
     for name, pool in (("app", services.db.app), ("scheduler", services.db.scheduler)):

@@ -7,9 +7,9 @@ from uuid import UUID
 
 from litestar import Controller, get, post
 
-from crmbridge.api.authentication import Caller, require_admin, tenant_of
+from crmbridge.api.authentication import require_admin, tenant_of
+from crmbridge.api.parameters import FromPath, FromQuery, House, Who
 from crmbridge.core.errors import NotFound
-from crmbridge.services import Services
 
 __all__ = ["AuditRoutes", "IncidentRoutes"]
 
@@ -23,12 +23,12 @@ class AuditRoutes(Controller):
     @get(summary="Audit rows of a tenant, newest first (operator)")
     async def read_audit(
         self,
-        services: Services,
-        who: Caller,
-        tenant: str,
-        limit: int = 100,
-        before: UUID | None = None,
-        action: str = "",
+        services: House,
+        who: Who,
+        tenant: FromPath[str],
+        limit: FromQuery[int] = 100,
+        before: FromQuery[UUID | None] = None,
+        action: FromQuery[str] = "",
     ) -> dict[str, Any]:
         require_admin(who)
         found = await tenant_of(services, who, tenant)
@@ -46,7 +46,12 @@ class IncidentRoutes(Controller):
 
     @get(summary="Incidents that are not resolved, of one tenant or of all (operator)")
     async def list_incidents(
-        self, services: Services, who: Caller, tenant: str = "", kind: str = "", limit: int = 100
+        self,
+        services: House,
+        who: Who,
+        tenant: FromQuery[str] = "",
+        kind: FromQuery[str] = "",
+        limit: FromQuery[int] = 100,
     ) -> dict[str, Any]:
         require_admin(who)
         tenant_id = (await tenant_of(services, who, tenant)).id if tenant else None
@@ -58,7 +63,12 @@ class IncidentRoutes(Controller):
         summary="acknowledge or resolve (operator)",
     )
     async def move_incident(
-        self, services: Services, who: Caller, tenant: str, incident_id: UUID, step: str
+        self,
+        services: House,
+        who: Who,
+        tenant: FromPath[str],
+        incident_id: FromPath[UUID],
+        step: FromPath[str],
     ) -> dict[str, Any]:
         require_admin(who)
         found = await tenant_of(services, who, tenant)

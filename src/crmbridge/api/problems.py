@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 import structlog
@@ -53,7 +54,7 @@ def _on_crm_error(request: Request[Any, Any, Any], error: CrmError) -> Response[
     return problem(error, _request_id(request))
 
 
-def _on_bad_body(request: Request[Any, Any, Any], error: BadBody) -> Response[Any]:
+def _on_bad_body(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
     """Litestar's own complaint about a body or a parameter: name the place, drop the rest."""
     places = error.extra if isinstance(error.extra, list) else []
     fields = tuple(Field(str(item.get("key", "body")), str(item.get("message", ""))) for item in places)
@@ -70,10 +71,17 @@ def _on_bad_body(request: Request[Any, Any, Any], error: BadBody) -> Response[An
 
 def _on_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
     if error.status_code == HTTPStatus.NOT_FOUND:
-        return problem(NotFound("There is no such address."), _request_id(request))
+        # An address without a route meets no middleware, so it gets its request id here.
+        request_id = _request_id(request)
+        answer = problem(NotFound("There is no such address."), request_id or uuid4().hex)
+        if not request_id:
+            answer.headers["X-Request-Id"] = answer.content["request_id"]
+        return answer
     if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         limit = request.app.request_max_body_size
         return problem(TooLarge(f"The body is larger than {limit} bytes."), _request_id(request))
+    if error.status_code == HTTPStatus.BAD_REQUEST:
+        return _on_bad_body(request, error)
     refusal = ValidationError(HTTPStatus(error.status_code).phrase)
     answer = problem(refusal, _request_id(request))
     answer.status_code = error.status_code

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 from uuid import UUID
 
 import msgspec
 from litestar import Controller, Response, delete, get, patch, post
-from litestar.params import Parameter
 
 from crmbridge.api.authentication import Caller, object_named, tenant_of
 from crmbridge.api.bodies import (
@@ -19,6 +18,7 @@ from crmbridge.api.bodies import (
     RecordBody,
     SearchBody,
 )
+from crmbridge.api.parameters import FromPath, FromQuery, House, IdempotencyKey, JSONBody, Prefer, Who
 from crmbridge.api.waiting import answer_accepted, idempotency_key_of, seconds_to_wait
 from crmbridge.core.errors import CrmError, FieldError, ValidationError
 from crmbridge.core.operations import Operation
@@ -31,8 +31,6 @@ from crmbridge.services.tenants.model import Tenant
 __all__ = ["ImportRoutes", "RecordRoutes"]
 
 MOST_BATCHED = 500
-Key = Annotated[str, Parameter(header="Idempotency-Key", default="")]
-Prefer = Annotated[str, Parameter(header="Prefer", default="")]
 
 
 async def _write(
@@ -75,14 +73,14 @@ class RecordRoutes(Controller):
     @post("/records/{object_name:str}", status_code=202, summary="Create or upsert one record")
     async def create(
         self,
-        services: Services,
-        who: Caller,
-        tenant: str,
-        object_name: str,
-        data: RecordBody,
-        idempotency_key: Key,
-        prefer: Prefer,
-        connection: str = "",
+        services: House,
+        who: Who,
+        tenant: FromPath[str],
+        object_name: FromPath[str],
+        data: JSONBody[RecordBody],
+        idempotency_key: IdempotencyKey = "",
+        prefer: Prefer = "",
+        connection: FromQuery[str] = "",
     ) -> Response[Any]:
         obj = object_named(object_name)
         found = await tenant_of(services, who, tenant)
@@ -111,15 +109,15 @@ class RecordRoutes(Controller):
     @patch("/records/{object_name:str}/{remote_id:str}", status_code=202, summary="Change one record")
     async def update(
         self,
-        services: Services,
-        who: Caller,
-        tenant: str,
-        object_name: str,
-        remote_id: str,
-        data: PatchBody,
-        idempotency_key: Key,
-        prefer: Prefer,
-        connection: str = "",
+        services: House,
+        who: Who,
+        tenant: FromPath[str],
+        object_name: FromPath[str],
+        remote_id: FromPath[str],
+        data: JSONBody[PatchBody],
+        idempotency_key: IdempotencyKey = "",
+        prefer: Prefer = "",
+        connection: FromQuery[str] = "",
     ) -> Response[Any]:
         obj = object_named(object_name)
         found = await tenant_of(services, who, tenant)
@@ -140,14 +138,14 @@ class RecordRoutes(Controller):
     @delete("/records/{object_name:str}/{remote_id:str}", status_code=202, summary="Delete one record")
     async def remove(
         self,
-        services: Services,
-        who: Caller,
-        tenant: str,
-        object_name: str,
-        remote_id: str,
-        idempotency_key: Key,
-        prefer: Prefer,
-        connection: str = "",
+        services: House,
+        who: Who,
+        tenant: FromPath[str],
+        object_name: FromPath[str],
+        remote_id: FromPath[str],
+        idempotency_key: IdempotencyKey = "",
+        prefer: Prefer = "",
+        connection: FromQuery[str] = "",
     ) -> Response[Any]:
         obj = object_named(object_name)
         found = await tenant_of(services, who, tenant)
@@ -167,12 +165,12 @@ class RecordRoutes(Controller):
     @get("/records/{object_name:str}/{remote_id:str}", summary="One record, with its slots filled")
     async def read(
         self,
-        services: Services,
-        who: Caller,
-        tenant: str,
-        object_name: str,
-        remote_id: str,
-        connection: str = "primary",
+        services: House,
+        who: Who,
+        tenant: FromPath[str],
+        object_name: FromPath[str],
+        remote_id: FromPath[str],
+        connection: FromQuery[str] = "primary",
     ) -> Record:
         obj = object_named(object_name)
         found = await tenant_of(services, who, tenant)
@@ -183,14 +181,14 @@ class RecordRoutes(Controller):
     @get("/records/{object_name:str}", summary="Records by last change, newest first")
     async def list_recent(
         self,
-        services: Services,
-        who: Caller,
-        tenant: str,
-        object_name: str,
-        since: str = "",
-        cursor: str = "",
-        limit: int = 50,
-        connection: str = "primary",
+        services: House,
+        who: Who,
+        tenant: FromPath[str],
+        object_name: FromPath[str],
+        since: FromQuery[str] = "",
+        cursor: FromQuery[str] = "",
+        limit: FromQuery[int] = 50,
+        connection: FromQuery[str] = "primary",
     ) -> dict[str, Any]:
         obj = object_named(object_name)
         found = await tenant_of(services, who, tenant)
@@ -208,12 +206,12 @@ class RecordRoutes(Controller):
     )
     async def search(
         self,
-        services: Services,
-        who: Caller,
-        tenant: str,
-        object_name: str,
-        data: SearchBody,
-        connection: str = "primary",
+        services: House,
+        who: Who,
+        tenant: FromPath[str],
+        object_name: FromPath[str],
+        data: JSONBody[SearchBody],
+        connection: FromQuery[str] = "primary",
     ) -> dict[str, Any]:
         obj = object_named(object_name)
         found = await tenant_of(services, who, tenant)
@@ -237,7 +235,12 @@ class RecordRoutes(Controller):
 
     @post("/lookup", status_code=200, summary="A customer by phone or e-mail")
     async def lookup(
-        self, services: Services, who: Caller, tenant: str, data: LookupBody, connection: str = "primary"
+        self,
+        services: House,
+        who: Who,
+        tenant: FromPath[str],
+        data: JSONBody[LookupBody],
+        connection: FromQuery[str] = "primary",
     ) -> dict[str, Any]:
         found = await tenant_of(services, who, tenant)
         who.require("read")
@@ -253,12 +256,12 @@ class RecordRoutes(Controller):
     @post("/records/{object_name:str}/batch", status_code=200, summary="Up to 500 writes, an answer each")
     async def batch(
         self,
-        services: Services,
-        who: Caller,
-        tenant: str,
-        object_name: str,
-        data: BatchBody,
-        connection: str = "",
+        services: House,
+        who: Who,
+        tenant: FromPath[str],
+        object_name: FromPath[str],
+        data: JSONBody[BatchBody],
+        connection: FromQuery[str] = "",
     ) -> dict[str, Any]:
         obj = object_named(object_name)
         found = await tenant_of(services, who, tenant)
@@ -322,7 +325,9 @@ class ImportRoutes(Controller):
     tags = ("records",)
 
     @post(summary="Begin a bulk load; its writes yield to live ones")
-    async def begin(self, services: Services, who: Caller, tenant: str, data: ImportBody) -> dict[str, str]:
+    async def begin(
+        self, services: House, who: Who, tenant: FromPath[str], data: JSONBody[ImportBody]
+    ) -> dict[str, str]:
         obj = object_named(data.object)
         found = await tenant_of(services, who, tenant)
         who.require(f"write:{obj.value}")

@@ -15,6 +15,7 @@ from crmbridge.api.authentication import Caller, RequestId, caller
 from crmbridge.api.catalogue import drivers
 from crmbridge.api.health import healthz, readyz
 from crmbridge.api.oversight import AuditRoutes, IncidentRoutes
+from crmbridge.api.parameters import House, Who
 from crmbridge.api.problems import EXCEPTION_HANDLERS
 from crmbridge.api.records import ImportRoutes, RecordRoutes
 from crmbridge.api.tenants import CredentialRoutes, MappingRoutes, TenantRoutes
@@ -25,14 +26,14 @@ __all__ = ["build_api"]
 
 
 @get("/api/drivers", tags=["drivers"], summary="The compatibility matrix", sync_to_thread=False)
-def list_drivers(who: Caller) -> dict[str, Any]:
+def list_drivers(who: Who) -> dict[str, Any]:
     """Every driver with its settings, objects, operations and delete levels."""
     who.require("read")
     return drivers()
 
 
 @get("/api/whoami", tags=["keys"], summary="What this key is and may do", sync_to_thread=False)
-def whoami(who: Caller) -> dict[str, Any]:
+def whoami(who: Who) -> dict[str, Any]:
     """The key's tenant (null for an operator's key), scopes and name in the audit log."""
     principal = who.principal
     return {
@@ -43,7 +44,7 @@ def whoami(who: Caller) -> dict[str, Any]:
     }
 
 
-def build_api(services: Services, *, max_body_bytes: int = 1024 * 1024, debug: bool = False) -> Litestar:
+def build_api(services: House, *, max_body_bytes: int = 1024 * 1024, debug: bool = False) -> Litestar:
     """The ASGI application over these services. Start-up and shutdown are the composition root's."""
 
     def provide_services() -> Services:
@@ -79,8 +80,8 @@ def build_api(services: Services, *, max_body_bytes: int = 1024 * 1024, debug: b
             title="crmbridge",
             version=__version__,
             description="One interface for software that writes into and reads from each customer's own CRM.",
-            path="/api",
-            render_plugins=[JsonRenderPlugin(path="/openapi.json")],
+            path="/api/openapi.json",
+            render_plugins=[JsonRenderPlugin(path="/")],
             components=Components(security_schemes={"key": SecurityScheme(type="http", scheme="bearer")}),
             security=[{"key": []}],
         ),

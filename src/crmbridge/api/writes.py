@@ -8,10 +8,10 @@ from uuid import UUID
 import msgspec
 from litestar import Controller, get, post
 
-from crmbridge.api.authentication import Caller, require_admin, tenant_of
+from crmbridge.api.authentication import require_admin, tenant_of
 from crmbridge.api.bodies import RedriveBody
+from crmbridge.api.parameters import FromPath, FromQuery, House, JSONBody, StateFilter, Who
 from crmbridge.core.errors import FieldError, NotFound, ValidationError
-from crmbridge.services import Services
 from crmbridge.services.delivery.model import TargetState, WriteFilter
 
 __all__ = ["WriteRoutes"]
@@ -26,18 +26,18 @@ class WriteRoutes(Controller):
     @get(summary="Writes, newest first, with counts per state")
     async def list_writes(
         self,
-        services: Services,
-        who: Caller,
-        tenant: str,
-        state: str = "",
-        object_name: str = "",
-        import_id: UUID | None = None,
-        cursor: str = "",
-        limit: int = 50,
+        services: House,
+        who: Who,
+        tenant: FromPath[str],
+        state_filter: StateFilter = "",
+        object_name: FromQuery[str] = "",
+        import_id: FromQuery[UUID | None] = None,
+        cursor: FromQuery[str] = "",
+        limit: FromQuery[int] = 50,
     ) -> dict[str, Any]:
         found = await tenant_of(services, who, tenant)
         who.require("read")
-        wanted = WriteFilter(state=_state(state), object=object_name, import_id=import_id)
+        wanted = WriteFilter(state=_state(state_filter), object=object_name, import_id=import_id)
         page = await services.delivery.list(found.id, wanted, cursor=cursor, limit=max(1, min(limit, 200)))
         answer: dict[str, Any] = msgspec.to_builtins(page)
         answer["counts"] = await services.delivery.counts(found.id, import_id=import_id)
@@ -45,7 +45,7 @@ class WriteRoutes(Controller):
 
     @get("/{write_id:uuid}", summary="One write with its targets")
     async def read_write(
-        self, services: Services, who: Caller, tenant: str, write_id: UUID
+        self, services: House, who: Who, tenant: FromPath[str], write_id: FromPath[UUID]
     ) -> dict[str, Any]:
         found = await tenant_of(services, who, tenant)
         who.require("read")
@@ -56,7 +56,7 @@ class WriteRoutes(Controller):
         "/redrive", status_code=200, summary="Try all matching dead letters or parked writes again (operator)"
     )
     async def redrive_many(
-        self, services: Services, who: Caller, tenant: str, data: RedriveBody
+        self, services: House, who: Who, tenant: FromPath[str], data: JSONBody[RedriveBody]
     ) -> dict[str, int]:
         require_admin(who)
         found = await tenant_of(services, who, tenant)
@@ -72,7 +72,7 @@ class WriteRoutes(Controller):
         summary="redrive, cancel or discard one write (operator)",
     )
     async def move(
-        self, services: Services, who: Caller, tenant: str, write_id: UUID, step: str
+        self, services: House, who: Who, tenant: FromPath[str], write_id: FromPath[UUID], step: FromPath[str]
     ) -> dict[str, Any]:
         require_admin(who)
         found = await tenant_of(services, who, tenant)

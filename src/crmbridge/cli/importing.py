@@ -97,9 +97,7 @@ class _Batch:
     position: int = 0
 
     def is_full(self, most: int) -> bool:
-        return (
-            len(self.items) >= most or self.size >= _MOST_BYTES or len(self.entries) >= _MOST_ROWS_READ
-        )
+        return len(self.items) >= most or self.size >= _MOST_BYTES or len(self.entries) >= _MOST_ROWS_READ
 
 
 class Importer:

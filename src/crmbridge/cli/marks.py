@@ -44,7 +44,6 @@ class Mark(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     seconds: float = 0.0
     finished: bool = False
 
-
     @property
     def place(self) -> tuple[str, str, str, str]:
         """Where the file went."""
@@ -78,7 +77,9 @@ def import_lock(source: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Problem(
-                f"Another import of {source.name} is running.", code="import_running", hint="Wait for its end."
+                f"Another import of {source.name} is running.",
+                code="import_running",
+                hint="Wait for its end.",
             ) from None
         yield
 

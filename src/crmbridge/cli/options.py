@@ -31,9 +31,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 TenantName = Annotated[str, typer.Argument(metavar="TENANT", help="Slug or id of the tenant.")]
 ObjectName = Annotated[
     str,
-    typer.Argument(
-        metavar="OBJECT", help="customer, lead, deal, appointment, case, note or activity."
-    ),
+    typer.Argument(metavar="OBJECT", help="customer, lead, deal, appointment, case, note or activity."),
 ]
 Connection = Annotated[str, typer.Option("--connection", help="Name of the tenant's connection.")]
 
@@ -96,6 +94,4 @@ def read_text(source: str) -> str:
 
 
 def _reason(error: Exception) -> str:
-    return (
-        (error.strerror or "it cannot be opened") if isinstance(error, OSError) else "it is not UTF-8 text"
-    )
+    return (error.strerror or "it cannot be opened") if isinstance(error, OSError) else "it is not UTF-8 text"

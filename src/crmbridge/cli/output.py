@@ -33,9 +33,7 @@ _MARKS = dict.fromkeys(map(ord, "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u206
 _STATE_STYLES = {
     **dict.fromkeys(("applied", "active", "ok", "full", "resolved"), "green"),
     **dict.fromkeys(("dead_letter", "parked", "revoked", "refused", "needs_reauthorization"), "red"),
-    **dict.fromkeys(
-        ("retrying", "unknown", "pending", "limited", "composed", "open", "not_yet"), "yellow"
-    ),
+    **dict.fromkeys(("retrying", "unknown", "pending", "limited", "composed", "open", "not_yet"), "yellow"),
     **dict.fromkeys(("discarded", "cancelled", "superseded", "never", "-"), "dim"),
 }
 
@@ -60,7 +58,8 @@ def to_json(tree: Any) -> str:
     """Indented JSON in which no character can steer a terminal."""
     text = json.dumps(tree, ensure_ascii=False, indent=2, default=str)
     return "".join(
-        letter if letter == "\n" or not (ord(letter) in _CONTROL) else f"\\u{ord(letter):04x}" for letter in text
+        letter if letter == "\n" or ord(letter) not in _CONTROL else f"\\u{ord(letter):04x}"
+        for letter in text
     )
 
 
@@ -150,7 +149,9 @@ class Output:
         width = max((len(plain(field.get("field"))) for field in fields), default=0)
         for field in fields:
             name = plain(field.get("field")).ljust(width)
-            console.print(Text.assemble("  ", (name, "bold"), "  ", plain(field.get("message"))), soft_wrap=True)
+            console.print(
+                Text.assemble("  ", (name, "bold"), "  ", plain(field.get("message"))), soft_wrap=True
+            )
         for name, value in _facts_of(problem.body):
             console.print(Text.assemble("  ", (f"{name}: ", "dim"), plain(value)), soft_wrap=True)
 

@@ -70,8 +70,7 @@ class ServerUnreachable(Problem):
         super().__init__(
             f"No answer from {url}: {reason}",
             code="server_unreachable",
-            hint=hint
-            or "Start it with `crmbridge serve`, or name another with --url or CRMBRIDGE_URL.",
+            hint=hint or "Start it with `crmbridge serve`, or name another with --url or CRMBRIDGE_URL.",
         )
         self.was_sent = was_sent
 

@@ -153,10 +153,11 @@ class Harness:
     ``driver``, ``emulator`` (None: live, or a provider without an API) · ``samples`` canonical fields per
     object (default: the general samples, as far as mapped) · ``gaps`` test name → reason, strict ·
     ``vertical``, ``region`` for slots and phones · ``settings`` and ``secrets`` replace those of the
-    emulator's working credential by name · ``linked`` object → objects that must exist and be linked first
-    (default: a customer for notes and activities, where customers can be created) · ``refused`` native fields per object that the provider refuses with a field error · ``missing_id`` a
-    well-formed remote id that never exists (default: made from a real one) · ``fixed_texts`` slots whose text
-    the provider limits to known values · ``server_error_is_certain`` why a provider-shaped 500 proves that
+    emulator's working credential by name · ``linked`` object → objects that must exist and be linked
+    first (default: a customer for notes and activities, where customers can be created) · ``refused``
+    native fields per object that the provider refuses with a field error · ``missing_id`` a well-formed
+    remote id that never exists (default: made from a real one) · ``fixed_texts`` slots whose text the
+    provider limits to known values · ``server_error_is_certain`` why a provider-shaped 500 proves that
     nothing was done (default: it proves nothing).
     """
 
@@ -174,18 +175,22 @@ class Harness:
     fixed_texts: ClassVar[tuple[str, ...]] = ("country", "language", "currency", "status", "stage", "source")
     server_error_is_certain: ClassVar[str] = ""
     cases: ClassVar[list[Case]] = []
+    _manifest: ClassVar[Manifest | None] = None
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         if getattr(cls, "driver", None) is not None:
+            cls._manifest = None
             cls.cases = cases_of(cls, cls.manifest(), cls.gaps)
             attach(cls, cls.cases)
 
     @classmethod
     def manifest(cls) -> Manifest:
-        """The manifest under the settings of this contract."""
-        settings = cls.emulator().settings() if cls.emulator is not None else {}
-        return cls.driver.manifest_for({**settings, **cls.settings})
+        """The manifest under the settings of this contract; read once per class."""
+        if cls._manifest is None:
+            settings = cls.emulator().settings() if cls.emulator is not None else {}
+            cls._manifest = cls.driver.manifest_for({**settings, **cls.settings})
+        return cls._manifest
 
     @property
     def benches(self) -> list[Bench]:

@@ -54,7 +54,6 @@ create schema if not exists {JOBS_SCHEMA};
 revoke all on schema public, {SCHEMA}, {JOBS_SCHEMA} from public;
 grant usage on schema {SCHEMA} to {APP}, {SCHEDULER};
 grant usage on schema {JOBS_SCHEMA} to {SCHEDULER};
-alter default privileges in schema {SCHEMA} grant select, insert, update, delete on tables to {APP};
 alter default privileges in schema {SCHEMA} grant usage, select on sequences to {APP};
 reset role;
 """

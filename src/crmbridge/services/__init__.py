@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,16 +18,31 @@ if TYPE_CHECKING:
 __all__ = ["Services"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """Every service of one process, built once by ``app``."""
+    """Every service of one process, built once by ``app``.
 
-    db: Database
-    jobs: Jobs
-    audit: AuditLog
-    incidents: Incidents
-    tenants: Tenants
-    vault: Vault
-    mapping: Mapping
-    connections: Connections
-    delivery: Delivery
+    A plain class: the web framework looks into the annotations of dataclasses at run time.
+    """
+
+    def __init__(
+        self,
+        *,
+        db: Database,
+        jobs: Jobs,
+        audit: AuditLog,
+        incidents: Incidents,
+        tenants: Tenants,
+        vault: Vault,
+        mapping: Mapping,
+        connections: Connections,
+        delivery: Delivery,
+    ) -> None:
+        self.db = db
+        self.jobs = jobs
+        self.audit = audit
+        self.incidents = incidents
+        self.tenants = tenants
+        self.vault = vault
+        self.mapping = mapping
+        self.connections = connections
+        self.delivery = delivery

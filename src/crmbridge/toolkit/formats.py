@@ -70,7 +70,7 @@ def _zone(name: str) -> ZoneInfo:
 _EMAIL = re.compile(
     r"[^@\s\x00-\x1f,;<>\"]{1,64}@([^@\s\x00-\x1f,;<>\"]{1,190}\.[^@\s\x00-\x1f,;<>\".]{2,63})"
 )
-_DECIMAL = re.compile(r"[+-]?(\d{1,24}(\.\d{1,20})?|\.\d{1,20})")
+_DECIMAL = re.compile(r"[+-]?([0-9]{1,24}(\.[0-9]{1,20})?|\.[0-9]{1,20})")
 _TRUE = frozenset({"true", "yes", "y", "1", "on"})
 _FALSE = frozenset({"false", "no", "n", "0", "off"})
 
@@ -170,7 +170,7 @@ def _date(value: Any, slot: Slot, locale: Locale) -> Any:
         return value.isoformat()
     text = value.strip() if isinstance(value, str) else ""
     try:
-        if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
+        if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
             return date.fromisoformat(text).isoformat()
     except ValueError:
         pass
@@ -355,7 +355,7 @@ def _epoch(per_second: int) -> Format:
         return (moment - start) // timedelta(seconds=1) * per_second
 
     def read(value: Any, locale: Locale) -> Any:
-        if isinstance(value, str) and not re.fullmatch(r"-?\d{1,16}", value.strip()):
+        if isinstance(value, str) and not re.fullmatch(r"-?[0-9]{1,16}", value.strip()):
             return _read_utc(value, locale)
         try:
             return start + timedelta(seconds=int(value) // per_second)
@@ -410,7 +410,7 @@ def _read_html(value: Any, locale: Locale) -> Any:
 
 def _read_digits(value: Any, locale: Locale) -> str:
     text = str(value).strip()
-    return f"+{text}" if re.fullmatch(r"[1-9]\d{6,14}", text) else text
+    return f"+{text}" if re.fullmatch(r"[1-9][0-9]{6,14}", text) else text
 
 
 def _joined(separator: str) -> Format:

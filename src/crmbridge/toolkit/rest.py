@@ -141,7 +141,7 @@ class RestDriver(HttpDriver):
 
     async def list_recent(self, obj: Object, *, since: str = "", cursor: str = "", limit: int = 50) -> Page:
         self.spec(obj, Operation.LIST)
-        page = await self._page(Operation.LIST, obj, {"since": since or None}, {}, cursor, limit)
+        page = await self._page(Operation.LIST, obj, {"since": since} if since else {}, {}, cursor, limit)
         if since and self.manifest.objects[obj].updated_field:
             start = moment_text(since)
             page.records = [one for one in page.records if not one.updated_at or one.updated_at >= start]
@@ -170,7 +170,9 @@ class RestDriver(HttpDriver):
         compiled = compiled_call(self.manifest, obj, operation)
         size = paging.page_size(self.manifest.paging, limit)
         params = paging.page_params(self.manifest.paging, cursor, size)
-        scope = {"filter": names, "cursor": cursor or None, "limit": size, "object": obj.value}
+        scope: dict[str, Any] = {"filter": names, "limit": size, "object": obj.value}
+        if cursor:
+            scope["cursor"] = cursor
         request = self.request_for(operation, obj, scope)
         if equals and not compiled.names("filter"):
             request.query |= {path: _plain(value) for path, value in equals.items()}
@@ -320,7 +322,7 @@ class RestDriver(HttpDriver):
         if spec.idempotency.kind is IdempotencyKind.EXTERNAL_ID and operation is not Operation.UPDATE:
             record = _with(record, spec.idempotency.field, self.mark(write))
         return {
-            "id": write.remote_id or None,
+            "id": write.remote_id or msgspec.UNSET,
             "record": record,
             "match": _nested(write.match),
             "links": write.links,
@@ -407,11 +409,8 @@ class RestDriver(HttpDriver):
         return self._found(write.remote_id if is_done else "", Outcome.NOT_APPLIED)
 
     def holds(self, record: Record, fields: Mapping[str, Any]) -> bool:
-        """Whether the record has every written value."""
-        return all(
-            self.is_same(path, _plain(value), _plain(get_path(record.native, path)))
-            for path, value in _leaves(fields)
-        )
+        """Whether the record has every written value, to the letter: a change of case alone is a change."""
+        return all(_plain(value) == _plain(get_path(record.native, path)) for path, value in _leaves(fields))
 
     @staticmethod
     def _found(remote_id: str, otherwise: Outcome) -> WriteResult:

@@ -31,6 +31,9 @@ begin
                            (month + interval '1 month')::date::text || ' 00:00:00+00');
             execute format('alter table %I enable row level security', name);
             execute format('alter table %I force row level security', name);
+            -- Statement triggers are not inherited by partitions.
+            execute format('create trigger audit_log_no_truncate before truncate on %I'
+                           ' for each statement execute function refuse_change()', name);
             perform declare_retention(format('crmbridge.%I', name)::regclass, 'd');
         end if;
     end loop;
@@ -41,6 +44,8 @@ grant execute on function ensure_audit_partitions(integer) to crmbridge_schedule
 create table audit_log_default partition of audit_log default;
 alter table audit_log_default enable row level security;
 alter table audit_log_default force row level security;
+create trigger audit_log_no_truncate before truncate on audit_log_default
+    for each statement execute function refuse_change();
 
 select isolate_by_tenant('audit_log');
 create policy system_rows on audit_log for all to crmbridge_scheduler

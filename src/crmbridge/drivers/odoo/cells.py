@@ -64,6 +64,7 @@ _PLAIN = {
 }
 """Columns without a default and not derived from others, as long as the record is not linked to a contact."""
 _DERIVING = ("partner_id/.id", "parent_id/.id")
+_NO_TITLE = "Lead"  # the default of fields.toml
 _MOMENT = "%Y-%m-%d %H:%M:%S"
 _STATE_SUFFIX = re.compile(r" \([A-Z]{2}\)$")
 
@@ -115,9 +116,9 @@ def row_cells(paths: Mapping[str, Any], tags: Mapping[tuple[str, str], int | str
 
 def complete(obj: Object, row: dict[str, str]) -> None:
     """What Odoo demands of a new record and a caller may leave out: a lead's title, an event's end."""
-    if obj is Object.LEAD and not row.get("name"):
+    if obj is Object.LEAD and row.get("name", "") in ("", _NO_TITLE):
         names = (row.get(column) for column in ("contact_name", "partner_name", "email_from", "phone"))
-        row["name"] = next((name for name in names if name), "Lead")
+        row["name"] = next((name for name in names if name), _NO_TITLE)
     if obj is Object.APPOINTMENT and row.get("start") and not row.get("stop"):
         start = datetime.strptime(row["start"], _MOMENT)  # noqa: DTZ007 - naive UTC, as Odoo has it
         row["stop"] = (start + timedelta(hours=1)).strftime(_MOMENT)

@@ -65,9 +65,7 @@ _MESSAGES: dict[Operation, Support] = {
     Operation.ERASE: _OWN,
 }
 _NO_CASE = NOT_YET("cases are the Helpdesk app of Odoo Enterprise, which this driver does not know yet")
-_BATCH = dict.fromkeys(
-    (Operation.CREATE, Operation.UPDATE, Operation.UPSERT, Operation.DELETE, Operation.ERASE), 200
-)
+_BATCHED = (Operation.CREATE, Operation.UPDATE, Operation.UPSERT, Operation.DELETE, Operation.ERASE)
 _MARK = Idempotency(kind=IdempotencyKind.EXTERNAL_ID, field="id")
 
 
@@ -76,7 +74,7 @@ def _spec(native: str, operations: dict[Operation, Support], **more: Any) -> Obj
         native=native,
         updated_field="write_date",
         operations=operations,
-        batch=_BATCH,
+        batch={each: MOST_ROWS for each in _BATCHED if operations[each].is_usable},
         delete_level=DeleteLevel.HARD,
         erase_level=DeleteLevel.HARD,
         idempotency=_MARK,
@@ -133,7 +131,7 @@ MANIFEST = Manifest(
             natural_keys=("email", "phone"),
             required=("name",),
         ),
-        Object.LEAD: _spec("crm.lead", _RECORDS, natural_keys=_KEYS, links=_CONTACT_LINK),
+        Object.LEAD: _spec("crm.lead", _RECORDS, natural_keys=_KEYS, links=_CONTACT_LINK, required=("name",)),
         Object.DEAL: _spec("crm.lead", _RECORDS, links=_CONTACT_LINK, required=("name",)),
         Object.APPOINTMENT: _spec(
             "calendar.event",

@@ -180,6 +180,8 @@ class EmulatedOrm:
 
     def r_unlink(self, model: str, ids: list[int]) -> bool:
         self.allow(model, "unlink")
+        if model == "mail.message":  # observed on 19.0: messages that are gone are passed over
+            ids = [number for number in ids if self.table(model).get(number)]
         rows = self.must_exist(model, ids)
         if users := [name for row in rows for name in self._users_of(model, row.id)]:
             raise _linked("delete", users)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from crmbridge.core.driver import Access
@@ -12,6 +13,9 @@ from crmbridge.drivers.odoo import cells, messages, schema
 from crmbridge.drivers.odoo.rpc import OdooRpc
 
 __all__ = ["Reader"]
+
+_ORGANIZER = re.compile(r"(?:<br\s*/?>)?<strong>Organized by</strong>")
+"""Where the block begins that newer versions append to an event's description."""
 
 
 class Reader:
@@ -87,7 +91,7 @@ class Reader:
     def _record(self, obj: Object, row: dict[str, Any], labels: dict[tuple[str, int], str]) -> Record:
         native = cells.native_from(row, labels)
         if obj is Object.APPOINTMENT and self.rpc.major < schema.NOTES_FROM:
-            native["notes"] = native.get("description")
+            native["notes"] = _ORGANIZER.split(str(native.get("description") or ""), maxsplit=1)[0]
         if obj is Object.ACTIVITY:
             native["facts"], native["body"] = messages.facts_in(str(native.get("body") or ""))
         remote_id = str(row["id"])

@@ -9,7 +9,7 @@ is never passed on. One call is one database transaction: an error object means 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,6 +18,7 @@ import msgspec
 from crmbridge.core.driver import Access
 from crmbridge.core.errors import (
     AuthError,
+    Conflict,
     CrmError,
     FieldError,
     Fix,
@@ -62,7 +63,6 @@ _RETRY = (
     "DeadlockDetected",
     "LockNotAvailable",
     "ConcurrencyError",
-    "LockError",
     "OperationalError",
     "InterfaceError",
 )
@@ -138,11 +138,15 @@ class OdooRpc:
 
     def __init__(self, access: Access) -> None:
         self.access = access
-        self.url = server_url(access.settings.get("url", ""))
         self.database = access.settings.get("database", "").strip()
         self.username = access.settings.get("username", "").strip()
         self.version = access.facts.get("server_version", "")
         self.uid = int(access.facts.get("uid") or 0)
+
+    @cached_property
+    def url(self) -> str:
+        """The server's address, cleaned. Raises ValidationError naming ``url``."""
+        return server_url(self.access.settings.get("url", ""))
 
     @property
     def is_json2(self) -> bool:
@@ -259,9 +263,8 @@ class OdooRpc:
             return self._named(tree, answer, operation, is_write)
         if answer.status == 404:
             return self._no_database(operation) if answer.header("content-type") else _no_odoo()
-        return failures.error_for_status(
-            answer, provider=PROVIDER, operation=operation, is_write=is_write, redactor=self._redactor()
-        )
+        wordless = HttpResponse(status=answer.status, headers=answer.headers)  # a proxy's words, not Odoo's
+        return failures.error_for_status(wordless, provider=PROVIDER, operation=operation, is_write=is_write)
 
     def _named(self, error: Any, answer: HttpResponse, operation: str, is_write: bool) -> CrmError:
         """The error object, by name. Whatever the name, the server rolled the call back."""
@@ -284,6 +287,10 @@ class OdooRpc:
         if name in _RETRY:
             text = "Odoo was busy with the same record and gave up; nothing was done."
             return Unavailable(text, outcome=Outcome.NOT_APPLIED, retry_safe=True, **common)
+        if name == "LockError":
+            return Conflict(
+                "Somebody else holds this record in Odoo; nothing was done.", retry_safe=True, **common
+            )
         if name in _CALLERS_MISTAKE:
             return _refused(message, name, common)
         text = "Odoo failed inside this call; nothing was done."
@@ -298,9 +305,6 @@ class OdooRpc:
             fields=(FieldError("database", problem),),
             fix=Fix("correct_settings", "Correct the database (or the url) of this connection."),
         )
-
-    def _redactor(self) -> Callable[[str], str]:
-        return signing.redactor(self.access)
 
 
 def _tree(answer: HttpResponse, operation: str = "", is_write: bool = False) -> Any:

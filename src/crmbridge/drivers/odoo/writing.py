@@ -184,6 +184,8 @@ class Writer:
         """``unlink``; where Odoo refuses it (references, no right) an ordinary delete archives instead."""
         model, purpose = self.model(obj), operation.value
         ids = [domains.number(remote_id, purpose)]
+        if obj in _MESSAGES and not await self._there(obj, ids, purpose):
+            raise NotFound("The message is not there, or no longer.", provider="odoo", operation=purpose)
         try:
             await self.rpc.call(model, "unlink", purpose=purpose, ids=ids, is_write=True)
         except (ValidationError, AuthError) as refusal:
@@ -195,11 +197,20 @@ class Writer:
             return DeleteLevel.SOFT
         return DeleteLevel.HARD
 
+    async def _there(self, obj: Object, ids: list[int], purpose: str) -> bool:
+        """Whether all are there; unlink says nothing about messages that are not."""
+        there = await self.reader.ids(obj, [["id", "in", ids]], len(ids), purpose=purpose, archived=True)
+        return len(there) == len(ids)
+
     async def delete_all(self, writes: Sequence[Write]) -> list[WriteResult] | None:
         """One ``unlink`` for all; None when Odoo refused it, for it is all or nothing: then go one by one."""
         operation = writes[0].operation
         try:
             ids = sorted({domains.number(write.remote_id, operation.value) for write in writes})
+            if writes[0].object in _MESSAGES and not await self._there(
+                writes[0].object, ids, operation.value
+            ):
+                return None
             await self.rpc.call(
                 self.model(writes[0].object), "unlink", purpose=operation.value, ids=ids, is_write=True
             )

@@ -215,8 +215,11 @@ def _refusal(problems: Problems) -> ValidationError:
 
 def _shape_problem(text: str, root: str) -> FieldError:
     """msgspec's message with our place: ``… - at `$.auth.type` `` becomes ``manifest.auth.type``."""
-    problem, _, place = text.partition(" - at `")
-    return FieldError(root + place.rstrip("`").removeprefix("$"), f"{problem}; correct it there")
+    problem, _, where = text.partition(" - at ")
+    found = re.search(r"`\$([^`]*)`", where)
+    if problem.startswith("Invalid enum value") and "`key`" in where:
+        problem = f"{problem}, the objects are {', '.join(Object)}"
+    return FieldError(root + (found[1] if found else ""), f"{problem}; correct it there")
 
 
 def _document_problems(document: Document) -> Iterator[FieldError]:
@@ -437,7 +440,7 @@ def _operations(document: Document, obj: Object, form: ObjectForm) -> dict[Opera
     answers: dict[Operation, Support] = {
         Operation(verb): FULL if getattr(form, verb) else absent for verb in _VERBS if verb != "lookup"
     }
-    if not form.upsert and form.search and form.create and form.update:
+    if obj is not Object.NOTE and not form.upsert and form.search and form.create and form.update:
         answers[Operation.UPSERT] = COMPOSED("a search by the match, then an update or a create")
     if obj is Object.CUSTOMER:
         answers[Operation.LOOKUP] = FULL if form.lookup else absent

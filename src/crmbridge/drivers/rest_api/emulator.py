@@ -135,7 +135,12 @@ class RestApiEmulator(Emulator):
     @route("POST", "/v1/{kind}/search", operation="search", writes=False)
     def search(self, call: Incoming) -> HttpResponse:
         tree = self._object(call)
-        return self._page(call, tree.get("where") or {}, "", {name: str(tree[name]) for name in tree})
+        return self._page(
+            call,
+            tree.get("where") or {},
+            "",
+            {name: str(tree[name]) for name in tree if tree[name] is not None},
+        )
 
     @route("POST", "/v1/{kind}", operation="create")
     def create(self, call: Incoming) -> HttpResponse:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import Any
@@ -15,6 +16,7 @@ import structlog
 
 from crmbridge.core.errors import CrmError, Unavailable
 from crmbridge.core.ids import new_id
+from crmbridge.core.manifest import Manifest
 from crmbridge.core.operations import Outcome
 from crmbridge.core.records import WriteResult
 from crmbridge.db.errors import DatabaseUnavailable
@@ -23,14 +25,14 @@ from crmbridge.services.audit.model import AuditEntry
 from crmbridge.services.audit.service import AuditLog
 from crmbridge.services.delivery import store
 from crmbridge.services.delivery.batch import Batch, Lane, Prepared, prepare, shape
-from crmbridge.services.delivery.model import Event, Limits, TargetState, advance
+from crmbridge.services.delivery.model import Event, Limits, TargetState, TargetView, advance
 from crmbridge.services.delivery.outcome import Verdict, backoff_seconds, judge, judge_look_up
-from crmbridge.services.delivery.store import Lease, SavedResult
+from crmbridge.services.delivery.store import Lease, Row, SavedResult
 from crmbridge.services.delivery.waiting import Waiters
 from crmbridge.services.incidents.service import Incidents
 from crmbridge.services.vault.keys import TenantKeys
 
-__all__ = ["Drain", "Tools"]
+__all__ = ["Drain", "Tools", "window_of"]
 
 _log = structlog.get_logger("crmbridge.delivery")
 _SAVE_TRIES = 3
@@ -53,7 +55,14 @@ class Drain:
     previous one saved. A batch is marked ``sending`` in a committed transaction before its call.
     """
 
-    def __init__(self, tools: Tools, lease: Lease, connection: Lane, keys: TenantKeys) -> None:
+    def __init__(
+        self,
+        tools: Tools,
+        lease: Lease,
+        connection: Lane,
+        keys: TenantKeys,
+        rows: Sequence[Row] | None = None,
+    ) -> None:
         self._tools = tools
         self._limits = tools.limits
         self._lease = lease
@@ -76,6 +85,8 @@ class Drain:
         self._is_released = False
         self._is_lost = False
         self._error: BaseException | None = None
+        if rows is not None:
+            self._take(rows)
 
     def wake(self) -> None:
         """Something was accepted for this lane in this process."""
@@ -151,6 +162,11 @@ class Drain:
         )
         return batch, prepared
 
+    def _take(self, rows: Sequence[Row]) -> None:
+        self._is_exhausted = len(rows) < self._window
+        # What was taken while these were read is not taken twice.
+        self._queue = shape([row for row in rows if row.id not in self._busy], self._connection, self._limits)
+
     async def _pass_time(self) -> None:
         """Until a call ends, an accept of this process wakes us, or it is time to read again."""
         woken = asyncio.create_task(self._woken.wait())
@@ -167,7 +183,9 @@ class Drain:
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._is_exhausted = False
+        if self._tasks:
+            # What it saved may have set others free; alone, the release asks the same.
+            self._is_exhausted = False
         if not task.cancelled() and task.exception() is not None:
             self._error = task.exception()
 
@@ -248,7 +266,8 @@ class Drain:
             )
         if lost:
             _log.warning("lane.recovered", connection_id=str(self._lease.connection_id), unknown=len(lost))
-            self._tools.waiters.wake(lost)
+            for target_id in lost:
+                self._tools.waiters.wake(target_id)
 
     # -- one batch ---------------------------------------------------------------------------------------------
 
@@ -349,7 +368,8 @@ class Drain:
             _log.warning(
                 "save.refused", connection_id=str(self._lease.connection_id), late=len(outcomes) - len(saved)
             )
-        self._tools.waiters.wake(saved)
+        for view in saved:
+            self._tools.waiters.wake(view.id, view)
 
     def _judged(self, batch: Batch, prepared: list[Prepared], results: list[WriteResult]) -> list[Verdict]:
         jitter = _jitter()
@@ -396,7 +416,7 @@ class Drain:
         outcomes: list[SavedResult],
         entry: AuditEntry | None,
         seconds: float,
-    ) -> set[UUID]:
+    ) -> list[TargetView]:
         async with self._tools.db.tenant(self._lease.tenant_id) as conn:
             saved = await store.save(
                 conn,
@@ -420,9 +440,13 @@ class Drain:
         return saved
 
     def _is_last(self, outcomes: list[SavedResult]) -> bool:
-        """Nothing else is taken, nothing more was due: the lane can be given free in the same transaction."""
+        """Nothing else is taken, nothing more was due: the lane can be given free in the same transaction.
+
+        Not while a caller waits for this very save: he is told first.
+        """
         return (
             not self._is_lost
+            and not self._tools.waiters.has_any(outcome.id for outcome in outcomes)
             and not self._queue
             and self._is_exhausted
             and self._busy <= {outcome.id for outcome in outcomes}
@@ -446,6 +470,12 @@ class Drain:
             },
             self._lease.connection_id,
         )
+
+
+def window_of(manifest: Manifest, limits: Limits) -> int:
+    """How many targets are read at once: two full batches, or a few per call in flight. Live writes wait no longer."""
+    largest = max((size for spec in manifest.objects.values() for size in spec.batch.values()), default=1)
+    return min(limits.window_size, max(2 * largest, 4 * manifest.in_flight_limit()))
 
 
 def _failed(error: Exception, batch: Batch) -> WriteResult:

@@ -1,5 +1,6 @@
 -- The outcomes of one batch. A target is touched only while it still stands where the worker left it, under the
--- worker's own fence: a late worker saves nothing. One row per target in attempts. Answers the targets saved.
+-- worker's own fence: a late worker saves nothing. One row per target in attempts. Answers the targets saved,
+-- as they stand now.
 with results as (
     select * from unnest(
         $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::jsonb[], $10::float8[],
@@ -20,7 +21,7 @@ with results as (
     from results r
     where t.id = r.id and t.connection_id = $1 and t.state = $15 and (t.fence = $2 or $15 = 'unknown')
       and exists (select from lanes l where l.connection_id = $1 and l.fence = $2)
-    returning t.id, t.tenant_id, t.attempt_count
+    returning t.id, t.tenant_id, t.attempt_count, t.due_at, t.sent_at, t.finished_at, t.remote_id, t.remote_url
 ), noted as (
     insert into attempts (tenant_id, target_id, connection_id, number, kind, batch_id, batch_size, fence, started_at,
                           finished_at, outcome, code, subcode, http_status, provider_request_id)
@@ -29,4 +30,4 @@ with results as (
            r.http_status, r.provider_request_id
     from results r join saved s using (id)
 )
-select id from saved
+select id, attempt_count, due_at, sent_at, finished_at, remote_id, remote_url from saved

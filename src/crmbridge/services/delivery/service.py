@@ -25,7 +25,7 @@ from crmbridge.services.connections.service import Connections
 from crmbridge.services.delivery import store
 from crmbridge.services.delivery.accept import Acceptance, Origin, check_key
 from crmbridge.services.delivery.desk import Desk
-from crmbridge.services.delivery.drain import Drain, Tools
+from crmbridge.services.delivery.drain import Drain, Tools, window_of
 from crmbridge.services.delivery.flusher import Flushed, Flusher
 from crmbridge.services.delivery.model import (
     Accepted,
@@ -231,9 +231,11 @@ class Delivery:
         deadline = monotonic() + seconds
         idle = [lane for lane in flushed.idle_lanes if lane.is_idle]
         for lane in idle:
-            self._start(self.drain(lane.connection_id, tenant_id=lane.tenant_id))
+            self._start(self._express(lane))
         if len(idle) == len(item.targets) == 1:
-            await self._waiters.wait([item.targets[0].id], max(0.0, deadline - monotonic()))
+            told = await self._waiters.wait([item.targets[0].id], max(0.0, deadline - monotonic()))
+            if told is not None and told.is_settled:
+                return Accepted(write_id=item.write_id, targets=[told])
         view = await self.wait(item.tenant_id, item.write_id, max(0.0, deadline - monotonic()))
         return Accepted(write_id=view.id, targets=view.targets)
 
@@ -255,12 +257,10 @@ class Delivery:
 
     # -- delivering --------------------------------------------------------------------------------------------
 
-    async def drain(self, connection_id: UUID, *, tenant_id: UUID | None = None) -> bool:
-        """One worker's turn on a lane. False when the lane is not free, held back, or has nothing due.
-
-        ``tenant_id`` spares the look into the scheduler's view where the caller knows it.
-        """
-        lease = await self._claim(connection_id, tenant_id)
+    async def drain(self, connection_id: UUID) -> bool:
+        """One worker's turn on a lane. False when the lane is not free, held back, or has nothing due."""
+        async with self._db.system() as conn:
+            lease = await store.claim(conn, connection_id, self._owner, self._limits.lease_seconds)
         if lease is None:
             return False
         try:
@@ -273,20 +273,28 @@ class Delivery:
         except Exception:
             await self._hold_back(lease)
             raise
-        drain = Drain(self._tools, lease, connection, keys)
-        self._drains[connection_id] = drain
-        try:
-            if await drain.run():
-                self._enqueue([PulledLane(connection_id, lease.tenant_id, lease.fence, True)])
-        finally:
-            if self._drains.get(connection_id) is drain:
-                del self._drains[connection_id]
+        await self._run(Drain(self._tools, lease, connection, keys), lease)
         return True
 
-    async def _claim(self, connection_id: UUID, tenant_id: UUID | None) -> Lease | None:
-        transaction = self._db.system() if tenant_id is None else self._db.tenant(tenant_id)
-        async with transaction as conn:
-            return await store.claim(conn, connection_id, self._owner, self._limits.lease_seconds)
+    async def _express(self, lane: PulledLane) -> None:
+        """The same at once, for a caller who waits: what can be opened before the claim is, and one commit less."""
+        connection = await self._connections.open(lane.tenant_id, connection_id=lane.connection_id)
+        keys = await self._vault.keys(lane.tenant_id)
+        window = window_of(connection.manifest, self._limits)
+        async with self._db.tenant(lane.tenant_id) as conn:
+            lease = await store.claim(conn, lane.connection_id, self._owner, self._limits.lease_seconds)
+            rows = await store.window(conn, lease, window, []) if lease else []
+        if lease is not None:
+            await self._run(Drain(self._tools, lease, connection, keys, rows), lease)
+
+    async def _run(self, drain: Drain, lease: Lease) -> None:
+        self._drains[lease.connection_id] = drain
+        try:
+            if await drain.run():
+                self._enqueue([PulledLane(lease.connection_id, lease.tenant_id, lease.fence, True)])
+        finally:
+            if self._drains.get(lease.connection_id) is drain:
+                del self._drains[lease.connection_id]
 
     async def _hold_back(self, lease: Lease) -> None:
         """The connection cannot be opened (no credential, a closed gate): its writes wait."""
@@ -387,7 +395,8 @@ class Delivery:
         """Take back what has not been sent. Raises NotFound, Conflict (too late)."""
         await self._desk.step(tenant_id, Event.CANCEL, actor, write_id=write_id, request_id=request_id)
         view = await self.read(tenant_id, write_id)
-        self._waiters.wake([target.id for target in view.targets])
+        for target in view.targets:
+            self._waiters.wake(target.id, target)
         return view
 
     async def wake(self, tenant_id: UUID, connection_id: UUID) -> None:

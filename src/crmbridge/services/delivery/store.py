@@ -13,7 +13,7 @@ from uuid import UUID
 
 import msgspec
 
-from crmbridge.services.delivery.model import TargetView, WriteFilter, WriteView
+from crmbridge.services.delivery.model import TargetState, TargetView, WriteFilter, WriteView
 from crmbridge.services.delivery.outcome import Verdict
 
 __all__ = ["KnownWrite", "Lease", "PreparedTarget", "PreparedWrite", "PulledLane", "Row", "SavedResult"]
@@ -328,8 +328,8 @@ async def save(
     batch_id: UUID,
     batch_size: int,
     seconds: float,
-) -> set[UUID]:
-    """Outcomes and attempts of one batch; answers the targets saved (a late worker: none)."""
+) -> list[TargetView]:
+    """Outcomes and attempts of one batch; answers the targets saved, as they stand (a late worker: none)."""
     errors = [result.verdict.error or {} for result in results]
     facts = [error.get("provider_facts") or {} for error in errors]
     rows = await conn.fetch(
@@ -354,7 +354,25 @@ async def save(
         batch_size,
         float(seconds),
     )
-    return {row["id"] for row in rows}
+    by_id = {result.id: result for result in results}
+    return [_saved_view(lease, by_id[row["id"]], row) for row in rows]
+
+
+def _saved_view(lease: Lease, result: SavedResult, row: Any) -> TargetView:
+    return TargetView(
+        id=result.id,
+        connection_id=lease.connection_id,
+        state=TargetState(result.state),
+        outcome=result.verdict.outcome.value,
+        remote_id=row["remote_id"],
+        remote_url=row["remote_url"],
+        delete_level=result.delete_level,
+        error=result.verdict.error,
+        attempt_count=row["attempt_count"],
+        due_at=row["due_at"],
+        sent_at=row["sent_at"],
+        finished_at=row["finished_at"],
+    )
 
 
 async def release(

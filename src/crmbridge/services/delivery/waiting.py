@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Iterable
 from uuid import UUID
 
+from crmbridge.services.delivery.model import TargetView
+
 __all__ = ["Waiters"]
 
 
@@ -13,32 +15,32 @@ class Waiters:
     """Futures by target id. A drain of this process wakes them; others are seen by reading again."""
 
     def __init__(self) -> None:
-        self._futures: dict[UUID, list[asyncio.Future[None]]] = {}
+        self._futures: dict[UUID, list[asyncio.Future[TargetView | None]]] = {}
 
-    def wake(self, target_ids: Iterable[UUID]) -> None:
-        """These targets have changed."""
-        if not self._futures:
-            return
-        for target_id in target_ids:
-            for future in self._futures.pop(target_id, ()):
-                if not future.done():
-                    future.set_result(None)
+    def wake(self, target_id: UUID, view: TargetView | None = None) -> None:
+        """This target has changed; ``view`` is how it stands, where that is known."""
+        for future in self._futures.pop(target_id, ()):
+            if not future.done():
+                future.set_result(view)
 
-    async def wait(self, target_ids: Iterable[UUID], seconds: float) -> bool:
-        """True as soon as one of these targets changes in this process, False after ``seconds``."""
+    def has_any(self, target_ids: Iterable[UUID]) -> bool:
+        """Whether somebody waits for one of these."""
+        return bool(self._futures) and any(target_id in self._futures for target_id in target_ids)
+
+    async def wait(self, target_ids: Iterable[UUID], seconds: float) -> TargetView | None:
+        """How the first of these that changes in this process stands; None after ``seconds``, or when not known."""
         ids = list(target_ids)
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[TargetView | None] = asyncio.get_running_loop().create_future()
         for target_id in ids:
             self._futures.setdefault(target_id, []).append(future)
         try:
             async with asyncio.timeout(seconds):
-                await future
-            return True
+                return await future
         except TimeoutError:
-            return False
+            return None
         finally:
             for target_id in ids:
-                left = [f for f in self._futures.get(target_id, ()) if f is not future]
+                left = [one for one in self._futures.get(target_id, ()) if one is not future]
                 if left:
                     self._futures[target_id] = left
                 else:

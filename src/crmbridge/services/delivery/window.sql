@@ -1,13 +1,12 @@
 -- The next due targets of a lane, live before import, with their sealed content.
 select t.id, t.write_id, t.object, t.operation, t.state, t.attempt_count, t.error, t.depends_on, w.sealed, w.actor,
-       w.request_id, linked.remote_ids
+       w.request_id,
+       case when t.depends_on <> '{}' then (
+           select jsonb_object_agg(d.write_id, d.remote_id) filter (where d.state = 'applied')
+           from write_targets d
+           where d.connection_id = t.connection_id and d.write_id = any(t.depends_on)) end as remote_ids
 from write_targets t
 join writes w on w.id = t.write_id
-left join lateral (
-    select jsonb_object_agg(d.write_id, d.remote_id) as remote_ids
-    from write_targets d
-    where d.connection_id = t.connection_id and d.write_id = any(t.depends_on) and d.state = 'applied'
-) linked on t.depends_on <> '{}'
 where t.connection_id = $1 and t.id <> all($3::uuid[]) and {due}
 order by t.priority, t.seq
 limit $2
