@@ -185,6 +185,20 @@ async def test_fence_when_a_late_worker_saves_then_refused_and_the_truth_is_look
         await one.delivery.close()
 
 
+async def test_fence_when_the_lane_has_a_new_holder_then_a_late_save_is_refused_at_once(house: House) -> None:
+    house.provider.latency = 0.3
+    accepted = await house.accept(customer())
+    running = asyncio.create_task(house.delivery.drain(house.connection.id))
+    await asyncio.sleep(0.15)
+    await house.fetch("update lanes set fence = fence + 1, leased_until = now() + interval '1 second'")
+    await running
+    assert await house.state(accepted) is TargetState.SENDING
+    house.provider.latency = 0
+    await house.settle(10)
+    assert await house.state(accepted) is TargetState.APPLIED
+    assert [kind for kind, _ in house.provider.log] == ["send", "effect", "look_up"]
+
+
 async def test_fence_when_lease_is_lost_then_nothing_more_is_marked(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

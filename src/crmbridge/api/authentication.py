@@ -25,19 +25,23 @@ class RequestId(ASGIMiddleware):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Bind the id to the log and the answer."""
-        wish = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode(
-            "latin-1"
-        )
-        request_id = wish if 8 <= len(wish) <= 64 and wish.replace("-", "").isalnum() else uuid4().hex
+        wish = next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
+        request_id = _sane(wish) if wish else uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
+        header = (b"x-request-id", request_id.encode())
 
         async def with_id(message: Any) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", []), (b"x-request-id", request_id.encode())]
+                message["headers"].append(header)
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
-            await next_app(scope, receive, with_id)
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        await next_app(scope, receive, with_id)
+
+
+def _sane(wish: bytes) -> str:
+    text = wish.decode("latin-1")
+    return text if 8 <= len(text) <= 64 and text.replace("-", "").isalnum() else uuid4().hex
 
 
 class Caller:

@@ -50,7 +50,9 @@ def build_api(services: House, *, max_body_bytes: int = 1024 * 1024, debug: bool
     def provide_services() -> Services:
         return services
 
-    async def provide_caller(request: Request[Any, Any, Any]) -> Caller:
+    # Asks for `services`, although it has them at hand: dependencies that do not wait for each other are resolved in
+    # a task group, which costs more than all of them.
+    async def provide_caller(request: Request[Any, Any, Any], services: House) -> Caller:
         return await caller(services, request.headers, request.scope["state"]["request_id"])
 
     return Litestar(

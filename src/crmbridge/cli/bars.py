@@ -23,12 +23,19 @@ def make_progress(output: Output, *columns: Any) -> Progress:
     """Bars on standard error in one calm style; they vanish from pipes, where lines are written instead."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+    class Elapsed(TimeElapsedColumn):
+        def render(self, task: Any) -> Any:
+            text = super().render(task)
+            text.style = "dim"
+            return text
+
+    elapsed = Elapsed()
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=32, complete_style="cyan", finished_style="green", pulse_style="dim"),
         *columns,
         TextColumn("{task.fields[told]}", style="dim", markup=False),
-        TimeElapsedColumn(),
+        elapsed,
         console=output.console(errors=True),
         transient=False,
         disable=not sys.stderr.isatty(),

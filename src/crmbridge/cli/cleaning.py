@@ -1,7 +1,7 @@
 """From the cells of one row to slot values, by the tenant's own slots; what a slot cannot hold goes to a note.
 
-An E.164 number has no extension and an amount no currency: both facts are kept in the object's own long text
-(``lead.message``, say), one short line each.
+An E.164 number has no extension, an amount no currency, and not every CRM a place for every slot: what would be
+lost is kept in the object's own long text (``lead.message``, say), one short line each.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from crmbridge.cli.cells import Value, clean_value, currency, phone_extension
 from crmbridge.cli.headers import parse_map_option, suggest_mapping
 from crmbridge.cli.problems import UsageProblem
 
-__all__ = ["Cleaner", "Slots", "SpoiltRow", "choose_mapping", "slots_from"]
+__all__ = ["Cleaner", "Slots", "SpoiltRow", "choose_mapping", "note_slot", "slots_from"]
 
 _NOTE_SLOTS: Final = {
     "customer": "notes",
@@ -46,8 +46,13 @@ class Slots:
         return slot in self.mapped
 
 
-def slots_from(obj: str, vertical: str, mappings: Sequence[Mapping[str, Any]]) -> Slots:
-    """The slots of ``obj`` from the answer of ``GET mappings``; options come with the tenant's vertical."""
+def slots_from(
+    obj: str, vertical: str, mappings: Sequence[Mapping[str, Any]], *, keeps_unknown: bool = False
+) -> Slots:
+    """The slots of ``obj`` from the answer of ``GET mappings``; options come with the tenant's vertical.
+
+    ``keeps_unknown``: the tenant's policy keeps slots without a place in a note, so that all may be sent.
+    """
     from crmbridge.core.records import Object
     from crmbridge.core.verticals import Vertical, slots_for
 
@@ -63,7 +68,7 @@ def slots_from(obj: str, vertical: str, mappings: Sequence[Mapping[str, Any]]) -
         types=types,
         options={name: slot.options for name, slot in known.items() if slot.options},
         # A driver without any field rule passes slots on under their own names.
-        mapped=frozenset(written or types),
+        mapped=frozenset(types if keeps_unknown or not written else written),
     )
 
 
@@ -84,7 +89,7 @@ def choose_mapping(headers: Sequence[str], slots: Slots, option: str) -> dict[st
         if slot is not None and slot not in slots.types:
             raise UsageProblem(f"There is no slot {slot!r}.", hint="Slots: " + ", ".join(sorted(slots.types)))
     taken = {slot for slot in wanted.values() if slot}
-    free = {slot: () for slot in slots.types if slots.reaches(slot) and slot not in taken}
+    free = {slot: () for slot in slots.types if slot not in taken}
     suggested = suggest_mapping([header for header in headers if header not in wanted], free)
     mapping = {header: wanted.get(header, suggested.get(header)) for header in headers}
     if not any(mapping.values()):
@@ -93,6 +98,12 @@ def choose_mapping(headers: Sequence[str], slots: Slots, option: str) -> dict[st
             hint=f'Name them: --map "{headers[0]}=email". Slots: ' + ", ".join(sorted(slots.types)),
         )
     return mapping
+
+
+def note_slot(obj: str, slots: Slots) -> str:
+    """The long text that keeps what has no slot or no place in this CRM, or an empty text."""
+    name = _NOTE_SLOTS.get(obj, "")
+    return name if name and slots.reaches(name) else ""
 
 
 class Cleaner:
@@ -113,8 +124,7 @@ class Cleaner:
         self._region = _checked_region(region)
         self._dayfirst = dayfirst
         self._zone = _zone(zone)
-        note = _NOTE_SLOTS.get(obj, "")
-        self._note_slot = note if slots.reaches(note) else ""
+        self._note_slot = note_slot(obj, slots)
 
     def fields(self, values: Mapping[str, str]) -> dict[str, Any]:
         """The slots of one row, without blank ones. Raises SpoiltRow naming every column that is wrong."""
@@ -128,6 +138,9 @@ class Cleaner:
                 value = self._clean(slot, kind, text)
                 if value in (None, []):
                     continue
+                if not self._slots.reaches(slot):
+                    notes.append(f"{header}: {_as_text(value)}")
+                    continue
                 if kind == "phone" and (digits := phone_extension(text, region=self._region)):
                     notes.append(f"Extension of {slot}: {digits}")
                 elif kind == "money" and (code := currency(text)):
@@ -137,10 +150,10 @@ class Cleaner:
                 problems.append(f"{header}: {error}")
         if problems:
             raise SpoiltRow("; ".join(problems))
-        if not fields:
-            raise SpoiltRow("every mapped column is empty")
         notes.extend(self._currencies(money, fields))
         self._keep(notes, fields)
+        if not fields:
+            raise SpoiltRow("every mapped column is empty")
         return fields
 
     def _clean(self, slot: str, kind: str, text: str) -> Value:
@@ -169,6 +182,10 @@ class Cleaner:
             return
         said = fields.get(self._note_slot)
         fields[self._note_slot] = "\n".join([*([str(said)] if said else []), *notes])
+
+
+def _as_text(value: Value) -> str:
+    return ", ".join(value) if isinstance(value, list) else str(value)
 
 
 def _checked_region(region: str) -> str | None:

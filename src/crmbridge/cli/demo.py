@@ -143,7 +143,7 @@ async def _stay(
     """Shows what to try and waits for a signal. Raises Problem when the server ends by itself."""
     from crmbridge.cli.demo_report import show_next_steps
 
-    working = next((result.slug for result in results if result.delivered), "")
+    working = max(results, key=lambda result: result.delivered / (result.seconds or 1)).slug
     if working and not output.as_json:
         tenant = _tenant_slug(working)
         body = {"name": "demo agent", "scopes": ["read", "write:*"]}

@@ -170,9 +170,11 @@ async def running_emulators(folder: Path, taken: set[int]) -> AsyncIterator[Emul
     made = {slug: load_emulator(slug) for slug in slugs()}
     emulators: dict[str, Any] = {slug: kind() for slug, kind in made.items() if kind is not None}
     https = {slug for slug, emulator in emulators.items() if _wants_https(load(slug).MANIFEST, emulator)}
-    ports = {slug: free_port(taken) for slug in https}
-    served = await serve_emulators(emulators, "127.0.0.1", free_port(taken), ports=ports)
-    running = Emulators(emulators, served.url, {urlsplit(served.url).netloc})
+    # A port each: a CRM of one's own host has no path before its addresses either.
+    page_port = free_port(taken)
+    ports = {slug: free_port(taken) for slug in emulators}
+    served = await serve_emulators(emulators, "127.0.0.1", page_port, ports=ports)
+    running = Emulators(emulators, served.url, {urlsplit(url).netloc for url in served.urls.values()})
     doors = []
     try:
         if https:

@@ -24,7 +24,7 @@ from crmbridge.cli.output import Output, guarded
 from crmbridge.cli.problems import Problem, UsageProblem
 
 if TYPE_CHECKING:
-    from crmbridge.cli.cleaning import Cleaner
+    from crmbridge.cli.cleaning import Cleaner, Slots
     from crmbridge.cli.importing import Delivered, Target
     from crmbridge.cli.marks import Mark
     from crmbridge.cli.rows import RowReader
@@ -57,6 +57,7 @@ class Prepared:
 
     reader: RowReader
     mapping: dict[str, str | None]
+    slots: Slots
     cleaner: Cleaner
     settings: str
 
@@ -81,7 +82,12 @@ async def prepare(client: Client, form: ImportForm) -> Prepared:
     try:
         tenant = await client.get("tenants", form.tenant)
         answer = await client.get("tenants", form.tenant, "mappings", connection=form.connection)
-        slots = slots_from(form.object, tenant["vertical"], answer["mappings"])
+        slots = slots_from(
+            form.object,
+            tenant["vertical"],
+            answer["mappings"],
+            keeps_unknown=tenant.get("unknown_slots") == "note",
+        )
         mapping = choose_mapping(reader.headers, slots, form.map_option)
         if unknown := [slot for slot in form.match if slot not in mapping.values()]:
             raise UsageProblem(
@@ -96,7 +102,7 @@ async def prepare(client: Client, form: ImportForm) -> Prepared:
         raise
     decides = [mapping, region, form.dayfirst, zone, reader.encoding.name, reader.delimiter, form.match]
     digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
-    return Prepared(reader=reader, mapping=mapping, cleaner=cleaner, settings=digest)
+    return Prepared(reader=reader, mapping=mapping, slots=slots, cleaner=cleaner, settings=digest)
 
 
 async def begin(client: Client, form: ImportForm, prepared: Prepared, *, restart: bool) -> tuple[Mark, str]:
@@ -249,11 +255,23 @@ def _show_mapping(output: Output, form: ImportForm, prepared: Prepared) -> None:
     for notice in reader.notices:
         output.remark(notice)
     rows = [
-        (header, f"{form.object}.{slot}" if slot else "-", "" if slot else "left out")
+        (header, f"{form.object}.{slot}" if slot else "-", _fate(form, prepared, slot))
         for header, slot in prepared.mapping.items()
     ]
     output.table(("column", "slot", ""), rows)
     output.line()
+
+
+def _fate(form: ImportForm, prepared: Prepared, slot: str | None) -> str:
+    from crmbridge.cli.cleaning import note_slot
+
+    if slot is None:
+        return "left out"
+    if prepared.slots.reaches(slot):
+        return ""
+    note = note_slot(form.object, prepared.slots)
+    place = f"kept in {form.object}.{note}" if note else "left out"
+    return f"no place in this CRM: {place}"
 
 
 def _confirm(output: Output, yes: bool) -> None:

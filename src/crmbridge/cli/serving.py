@@ -110,7 +110,9 @@ async def emulate(
     slugs: Annotated[
         list[str] | None, typer.Argument(metavar="[SLUG]...", help="Which providers; default: all.")
     ] = None,
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 28790,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65000, help="Of the page; each CRM takes the next. 0: any.")
+    ] = 28790,
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     latency_ms: Annotated[float, typer.Option("--latency-ms", min=0, help="Delay of every answer.")] = 0.0,
     as_json: AsJson = False,
@@ -121,10 +123,11 @@ async def emulate(
     output = Output(as_json)
     emulators = {slug: make() for slug, make in _emulator_classes(slugs or []).items()}
     try:
-        served = await serve_emulators(emulators, host, port, latency_ms=latency_ms)
+        ports = {slug: port and port + place for place, slug in enumerate(emulators, start=1)}
+        served = await serve_emulators(emulators, host, port, ports=ports, latency_ms=latency_ms)
     except OSError as error:
         raise Problem(
-            f"Port {port} cannot be used: {error.strerror}.",
+            f"A port from {port} on cannot be used: {error.strerror}.",
             code="port_taken",
             hint="Name another: --port 0.",
         ) from None

@@ -167,6 +167,7 @@ def _load(package: str) -> FieldTable:
 
 
 @lru_cache(maxsize=4096)
+@lru_cache(maxsize=8192)
 def split_path(path: str) -> tuple[str, ...]:
     """The names of a dotted path. Raises ValueFault for an empty name or more than 8 names."""
     names = tuple(name.replace("\\.", ".") for name in re.split(r"(?<!\\)\.", path))
@@ -178,6 +179,9 @@ def split_path(path: str) -> tuple[str, ...]:
 def put_path(tree: dict[str, Any], path: str, value: Any) -> None:
     """Sets the value at a dotted path, making what lies between. Raises ValueFault."""
     names = split_path(path)
+    if len(names) == 1 and names[0] not in tree:
+        tree[names[0]] = value
+        return
     here: Any = tree
     for name, following in zip(names, (*names[1:], ""), strict=True):
         last = following == ""
@@ -249,6 +253,10 @@ class FieldMap:
         self._reading = [rule for rule in self.rules if rule.slot and rule.direction != "write"]
         self._constants = [rule for rule in self.rules if not rule.slot]
         self._placed = {rule.slot for rule in self._writing}
+        self._may_fill = [rule for rule in self._writing if rule.join or rule.default is not None]
+        self._by_slot: dict[str, list[FieldRule]] = {}
+        for rule in self._writing:
+            self._by_slot.setdefault(rule.slot, []).append(rule)
         self._placed.update(part for rule in self._writing for part in rule.join)
 
     def _error(self, name: str, message: str) -> FieldError:
@@ -295,7 +303,7 @@ class FieldMap:
         mapped = Mapped(fields={}, related=[], errors=[], leftover={})
         values = self._canonical(self._flat(fields), mapped)
         trees: dict[str, dict[str, Any]] = {"": mapped.fields}
-        for rule in self._writing:
+        for rule in self._touched(values, partial):
             self._write(rule, values, mapped, trees, partial)
         for rule in self._constants:
             if not partial and (rule.native in trees or not rule.native):
@@ -304,6 +312,12 @@ class FieldMap:
             RelatedWrite(native_object=name, fields=tree) for name, tree in trees.items() if name
         ]
         return mapped
+
+    def _touched(self, values: Mapping[str, Any], partial: bool) -> Iterable[FieldRule]:
+        """The rules that these slots concern: their own, and those that may speak for an absent slot."""
+        if self._may_fill and not (partial and not any(rule.join for rule in self._may_fill)):
+            return self._writing
+        return [rule for slot in values for rule in self._by_slot.get(slot, ())]
 
     def _canonical(self, flat: Iterable[tuple[str, Any]], mapped: Mapped) -> dict[str, Any]:
         """The given slots, coerced; what is unknown or wrong goes to ``mapped`` instead."""

@@ -393,7 +393,7 @@ class RestDriver(HttpDriver):
             return WriteResult(outcome=Outcome.UNKNOWN)
         if not found:
             return WriteResult(outcome=Outcome.NOT_APPLIED)
-        if self.holds(found[0], write.fields):
+        if self.holds(found[0], write.fields, exact=write.operation is not Operation.CREATE):
             return self._found(found[0].remote_id, missing)
         return WriteResult(outcome=missing)
 
@@ -408,9 +408,14 @@ class RestDriver(HttpDriver):
         is_done = record.is_archived if is_removal else self.holds(record, write.fields)
         return self._found(write.remote_id if is_done else "", Outcome.NOT_APPLIED)
 
-    def holds(self, record: Record, fields: Mapping[str, Any]) -> bool:
-        """Whether the record has every written value, to the letter: a change of case alone is a change."""
-        return all(_plain(value) == _plain(get_path(record.native, path)) for path, value in _leaves(fields))
+    def holds(self, record: Record, fields: Mapping[str, Any], *, exact: bool = True) -> bool:
+        """Whether the record has every written value, to the letter (a change of case alone is a change)
+        unless not ``exact``: providers respell the e-mails and phones of what they create."""
+        for path, value in _leaves(fields):
+            wanted, found = _plain(value), _plain(get_path(record.native, path))
+            if wanted != found and (exact or not self.is_same(path, wanted, found)):
+                return False
+        return True
 
     @staticmethod
     def _found(remote_id: str, otherwise: Outcome) -> WriteResult:

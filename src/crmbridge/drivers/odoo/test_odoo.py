@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 import msgspec
@@ -12,10 +13,19 @@ from hypothesis import strategies as st
 from crmbridge.conformance import DriverContract
 from crmbridge.conformance.samples import SAMPLES
 from crmbridge.core.driver import Access, CrmDriver
-from crmbridge.core.errors import AuthError, Conflict, NotConfigured, NotFound, Unavailable, ValidationError
+from crmbridge.core.errors import (
+    AuthError,
+    Conflict,
+    CrmError,
+    NotConfigured,
+    NotFound,
+    Unavailable,
+    ValidationError,
+)
 from crmbridge.core.operations import DeleteLevel, Operation, Outcome
 from crmbridge.core.records import Object, Write
 from crmbridge.core.secret import Secret
+from crmbridge.core.wire import HttpRequest, HttpResponse
 from crmbridge.drivers.odoo import recency
 from crmbridge.drivers.odoo.cells import mark
 from crmbridge.drivers.odoo.driver import Odoo
@@ -152,6 +162,23 @@ async def test_batch_when_fields_differ_then_few_calls_and_the_same_records(odoo
     for sent, result in zip(writes, results, strict=True):
         native = (await driver.get_record(Object.LEAD, result.remote_id)).native
         assert {name for name in optional if native[name]} == sent.fields.keys() & set(optional)
+
+
+async def test_backlog_when_10000_leads_then_50_calls() -> None:
+    odoo = OdooEmulator()
+    driver = await connected(odoo)
+    for start in range(0, 10_000, 200):
+        batch = [
+            write(
+                n,
+                {"name": f"L{n}", "type": "lead", "email_from": f"{n}@example.com"}
+                | ({"city": "X"} if n % 3 else {}),
+            )
+            for n in range(start, start + 200)
+        ]
+        assert not any(result.error for result in await driver.write_batch(batch))
+    assert len(odoo.requests) == 50
+    assert len(odoo.store.numbered("crm.lead")) == 10_000
 
 
 async def test_update_when_fields_differ_then_no_field_is_cleared(odoo: OdooEmulator) -> None:
@@ -347,3 +374,32 @@ def test_cursor_when_foreign_then_refused(text: str) -> None:
     if text:
         with pytest.raises(ValidationError):
             recency.parse(text)
+
+
+FIXTURES = sorted((Path(__file__).parent / "fixtures").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", FIXTURES, ids=lambda path: path.stem)
+async def test_answer_when_recorded_from_a_real_server_then_understood(path: Path) -> None:
+    recorded = msgspec.json.decode(path.read_bytes())
+
+    class Recorded:
+        async def send(self, request: HttpRequest) -> HttpResponse:
+            return HttpResponse.of_json(recorded["status"], recorded["body"])
+
+    facts = {"server_version": "19.0", "uid": "5"}
+    access = Access(
+        settings=OdooEmulator().settings(),
+        secrets={"api_key": Secret("k" * 40)},
+        transport=Recorded(),
+        facts=facts,
+    )
+    with pytest.raises(CrmError) as caught:
+        await Odoo(access).create_record(write(1, {"name": "L"}))
+    error = caught.value
+    assert error.full_code == recorded["expected"]["code"]
+    assert [field.field for field in error.fields] == recorded["expected"]["fields"]
+    assert error.outcome is Outcome.NOT_APPLIED
+    texts = msgspec.json.encode(error.to_dict()).decode()
+    assert "Traceback" not in texts
+    assert not any(value in texts for value in ("zzz", "abc", "Nowhereland", "No CRM Rights"))

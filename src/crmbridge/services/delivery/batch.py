@@ -8,8 +8,16 @@ from typing import Protocol
 from uuid import UUID
 
 import msgspec
+import structlog
 
-from crmbridge.core.errors import CrmError, FieldError, NotFound, UnexpectedResponse, ValidationError
+from crmbridge.core.errors import (
+    CrmError,
+    FieldError,
+    NotFound,
+    Unavailable,
+    UnexpectedResponse,
+    ValidationError,
+)
 from crmbridge.core.manifest import Manifest
 from crmbridge.core.operations import Operation, Outcome
 from crmbridge.core.records import Object, Record, Write, WriteResult
@@ -19,7 +27,9 @@ from crmbridge.services.delivery.model import Limits, TargetState
 from crmbridge.services.delivery.store import Row
 from crmbridge.services.vault.keys import SealBroken, TenantKeys, write_aad
 
-__all__ = ["Batch", "Lane", "Prepared", "prepare", "shape"]
+__all__ = ["Batch", "Lane", "Prepared", "failed_result", "prepare", "shape", "window_of"]
+
+_log = structlog.get_logger("crmbridge.delivery")
 
 
 class Lane(Protocol):
@@ -146,4 +156,26 @@ def _given_up(row: Row) -> UnexpectedResponse:
     return UnexpectedResponse(
         f"Given up after {row.attempt_count} attempts while other writes got through. The last one ended with: {last}",
         outcome=Outcome.NOT_APPLIED,
+    )
+
+
+def window_of(manifest: Manifest, limits: Limits) -> int:
+    """How many targets are read at once: two full batches, or a few per call in flight. Live writes wait no longer."""
+    largest = max((size for spec in manifest.objects.values() for size in spec.batch.values()), default=1)
+    return min(limits.window_size, max(2 * largest, 4 * manifest.in_flight_limit()))
+
+
+def failed_result(error: Exception, batch: Batch) -> WriteResult:
+    """A call that raised. Only a CrmError says what is known; anything else leaves the outcome open."""
+    if isinstance(error, CrmError):
+        return WriteResult(outcome=error.outcome, error=error)
+    if not isinstance(error, TimeoutError):
+        _log.error("send.failed", operation=batch.operation.value, kind=type(error).__name__)
+    return WriteResult(
+        outcome=Outcome.UNKNOWN,
+        error=Unavailable(
+            f"No answer within the time allowed ({type(error).__name__}).",
+            operation=batch.operation.value,
+            outcome=Outcome.UNKNOWN,
+        ),
     )

@@ -14,9 +14,8 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from crmbridge.core.errors import CrmError, Unavailable
+from crmbridge.core.errors import Unavailable
 from crmbridge.core.ids import new_id
-from crmbridge.core.manifest import Manifest
 from crmbridge.core.operations import Outcome
 from crmbridge.core.records import WriteResult
 from crmbridge.db.errors import DatabaseUnavailable
@@ -24,7 +23,7 @@ from crmbridge.db.pool import Database
 from crmbridge.services.audit.model import AuditEntry
 from crmbridge.services.audit.service import AuditLog
 from crmbridge.services.delivery import store
-from crmbridge.services.delivery.batch import Batch, Lane, Prepared, prepare, shape
+from crmbridge.services.delivery.batch import Batch, Lane, Prepared, failed_result, prepare, shape
 from crmbridge.services.delivery.model import Event, Limits, TargetState, TargetView, advance
 from crmbridge.services.delivery.outcome import Verdict, backoff_seconds, judge, judge_look_up
 from crmbridge.services.delivery.store import Lease, Row, SavedResult
@@ -32,7 +31,7 @@ from crmbridge.services.delivery.waiting import Waiters
 from crmbridge.services.incidents.service import Incidents
 from crmbridge.services.vault.keys import TenantKeys
 
-__all__ = ["Drain", "Tools", "window_of"]
+__all__ = ["Drain", "Tools"]
 
 _log = structlog.get_logger("crmbridge.delivery")
 _SAVE_TRIES = 3
@@ -164,8 +163,7 @@ class Drain:
 
     def _take(self, rows: Sequence[Row]) -> None:
         self._is_exhausted = len(rows) < self._window
-        # What was taken while these were read is not taken twice.
-        self._queue = shape([row for row in rows if row.id not in self._busy], self._connection, self._limits)
+        self._queue = shape(rows, self._connection, self._limits)
 
     async def _pass_time(self) -> None:
         """Until a call ends, an accept of this process wakes us, or it is time to read again."""
@@ -178,8 +176,9 @@ class Drain:
             )
         finally:
             woken.cancel()
+        if self._woken.is_set() or self._tasks:
+            self._is_exhausted = False
         self._woken.clear()
-        self._is_exhausted = False
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -319,7 +318,7 @@ class Drain:
                         sent = await self._connection.send(writes, actor=actor, request_id=request_id)
                         answers, entry = sent.results, sent.entry
             except Exception as error:
-                answers = [_failed(error, batch) for _ in writes]
+                answers = [failed_result(error, batch) for _ in writes]
         missing = Unavailable("The driver gave no outcome for this write.", outcome=Outcome.UNKNOWN)
         answers += [
             WriteResult(outcome=Outcome.UNKNOWN, error=missing) for _ in range(len(writes) - len(answers))
@@ -470,28 +469,6 @@ class Drain:
             },
             self._lease.connection_id,
         )
-
-
-def window_of(manifest: Manifest, limits: Limits) -> int:
-    """How many targets are read at once: two full batches, or a few per call in flight. Live writes wait no longer."""
-    largest = max((size for spec in manifest.objects.values() for size in spec.batch.values()), default=1)
-    return min(limits.window_size, max(2 * largest, 4 * manifest.in_flight_limit()))
-
-
-def _failed(error: Exception, batch: Batch) -> WriteResult:
-    """A call that raised. Only a CrmError says what is known; anything else leaves the outcome open."""
-    if isinstance(error, CrmError):
-        return WriteResult(outcome=error.outcome, error=error)
-    if not isinstance(error, TimeoutError):
-        _log.error("send.failed", operation=batch.operation.value, kind=type(error).__name__)
-    return WriteResult(
-        outcome=Outcome.UNKNOWN,
-        error=Unavailable(
-            f"No answer within the time allowed ({type(error).__name__}).",
-            operation=batch.operation.value,
-            outcome=Outcome.UNKNOWN,
-        ),
-    )
 
 
 def _jitter() -> float:

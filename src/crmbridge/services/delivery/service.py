@@ -24,8 +24,9 @@ from crmbridge.services.connections.model import Intent
 from crmbridge.services.connections.service import Connections
 from crmbridge.services.delivery import store
 from crmbridge.services.delivery.accept import Acceptance, Origin, check_key
+from crmbridge.services.delivery.batch import window_of
 from crmbridge.services.delivery.desk import Desk
-from crmbridge.services.delivery.drain import Drain, Tools, window_of
+from crmbridge.services.delivery.drain import Drain, Tools
 from crmbridge.services.delivery.flusher import Flushed, Flusher
 from crmbridge.services.delivery.model import (
     Accepted,
@@ -232,8 +233,11 @@ class Delivery:
         idle = [lane for lane in flushed.idle_lanes if lane.is_idle]
         for lane in idle:
             self._start(self._express(lane))
-        if len(idle) == len(item.targets) == 1:
-            told = await self._waiters.wait([item.targets[0].id], max(0.0, deadline - monotonic()))
+        first = item.targets[0]
+        if len(item.targets) == 1 and (idle or first.connection_id in self._drains):
+            left = max(0.0, deadline - monotonic())
+            # A drain that is about to end may leave it to others: then it must be looked for.
+            told = await self._waiters.wait([first.id], left if idle else min(left, _LAST_LOOK_SECONDS))
             if told is not None and told.is_settled:
                 return Accepted(write_id=item.write_id, targets=[told])
         view = await self.wait(item.tenant_id, item.write_id, max(0.0, deadline - monotonic()))

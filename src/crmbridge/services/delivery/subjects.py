@@ -10,6 +10,7 @@ import msgspec
 from crmbridge.core.operations import Operation
 from crmbridge.core.verticals import Slot, SlotType, Vertical, slots_for
 from crmbridge.services.connections.model import Intent
+from crmbridge.toolkit.phones import to_e164
 
 __all__ = ["Hasher", "fingerprint", "normalise", "order_key", "subjects_of"]
 
@@ -31,13 +32,7 @@ def normalise(kind: str, text: str, region: str) -> str:
         return text.lower()
     if kind != "phone":
         return text
-    import phonenumbers  # its tables cost about 0.1 s to load
-
-    try:
-        number = phonenumbers.parse(f"+{text[2:]}" if text.startswith("00") else text, region or None)
-    except phonenumbers.NumberParseException:
-        return "".join(char for char in text if char.isdigit())
-    return str(phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164))
+    return to_e164(text, region) or "".join(char for char in text if char.isdigit())
 
 
 def subjects_of(keys: Hasher, intent: Intent, *, vertical: str, region: str) -> list[tuple[bytes, str]]:

@@ -80,11 +80,14 @@ class Mapping:
         lines = []
         for obj in Object:
             defaults = {rule.slot: rule for rule in table.rules(obj, vertical)}
+            joined = {part: rule for rule in defaults.values() for part in rule.join}
             for slot in slots_for(obj, vertical).values():
                 override = overrides.get(obj, {}).get(slot.name)
                 rule, origin = override, "tenant"
                 if rule is None and slot.name in defaults:
                     rule, origin = _as_rule(defaults[slot.name]), "driver"
+                elif rule is None and slot.name in joined:
+                    rule, origin = Rule(path=joined[slot.name].path, direction="write"), "driver"
                 if rule is None or rule.path is None:
                     origin = "unmapped" if rule is None else origin
                 lines.append(

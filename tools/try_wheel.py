@@ -1,0 +1,53 @@
+"""Builds the wheel and tries it without the source beside it: data files in, tests and fixtures out."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+_TRY = """
+import crmbridge, sys
+from crmbridge.drivers import load, load_emulator, slugs
+from crmbridge.toolkit.fieldmap import load_fields
+assert "src" not in crmbridge.__file__, crmbridge.__file__
+for slug in slugs():
+    driver = load(slug)
+    if driver.MANIFEST.why_unavailable:
+        continue
+    load_fields(driver)
+    load_emulator(slug)().settings()
+print("the wheel works:", crmbridge.__version__, ", ".join(slugs()))
+"""
+
+
+def main() -> int:
+    """Exit 0 when the wheel is whole."""
+    with tempfile.TemporaryDirectory() as folder:
+        build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, str(ROOT)]
+        subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
+        wheel = next(Path(folder).glob("*.whl"))
+        names = zipfile.ZipFile(wheel).namelist()
+        wanted = ["crmbridge/py.typed", "crmbridge/db/migrations/0001_create_ground.sql"]
+        wanted += [
+            f"crmbridge/drivers/{path.parent.name}/fields.toml"
+            for path in ROOT.glob("src/crmbridge/drivers/*/fields.toml")
+        ]
+        missing = [name for name in wanted if name not in names]
+        unwanted = [name for name in names if "/fixtures/" in name or "/test_" in name]
+        if missing or unwanted:
+            print(f"missing: {missing}\nunwanted: {unwanted}")
+            return 1
+        site = Path(folder) / "site"
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(site)
+        # The extracted wheel comes before the editable install on the path.
+        code = f"import sys; sys.path.insert(0, {str(site)!r})\n{_TRY}"
+        return subprocess.run([sys.executable, "-P", "-c", code], cwd=folder, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
