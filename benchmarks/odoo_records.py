@@ -22,6 +22,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import odoorpc
+import uvloop
 from rich.console import Console
 from rich.table import Table
 
@@ -191,4 +192,4 @@ def show(seen: dict[str, list[tuple[float, float]]], records: int, rounds: int) 
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    uvloop.run(main())  # the loop of the worker

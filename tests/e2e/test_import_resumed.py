@@ -114,7 +114,7 @@ def test_import_when_rows_are_bad_then_they_stand_in_the_rejects_with_reasons(
         "First Name,E-Mail,Mobile Phone,Budget (max),Bedrooms\n"
         "Ana,ana@example.com,050 123 4567 ext. 12,AED 900000,2\n"
         "Bo,not-an-address,,,\n"
-        "Cy,cy@example.com,,,,,\n"
+        "Cy,cy@example.com,,,,too many\n"
     )
     told = cli_house.json("import", str(file), "--tenant", "bad-rows", code=1)
     assert (told["read"], told["accepted"], told["rejected"], told["delivered"]) == (3, 1, 2, 1)

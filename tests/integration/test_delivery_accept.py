@@ -208,6 +208,9 @@ async def test_accept_many_when_some_are_bad_then_an_answer_each_in_one_flush(ho
         a.write_id for a in again if isinstance(a, Accepted) and a.replayed
     ]
     rows = await house.fetch("select priority, source, import_id from writes")
+    await house.accept(customer())
+    counts = await house.delivery.counts(house.tenant.id, import_id=import_id)
+    assert counts[TargetState.ACCEPTED] == 48
     assert {(row["priority"], row["source"], row["import_id"]) for row in rows} == {(1, "import", import_id)}
 
 

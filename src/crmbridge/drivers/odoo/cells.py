@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import html
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -64,6 +65,7 @@ _PLAIN = {
 }
 """Columns without a default and not derived from others, as long as the record is not linked to a contact."""
 _DERIVING = ("partner_id/.id", "parent_id/.id")
+_SAFE_NAME = re.compile(r"[A-Za-z0-9-]{1,100}")
 _NO_TITLE = "Lead"  # the default of fields.toml
 _MOMENT = "%Y-%m-%d %H:%M:%S"
 _STATE_SUFFIX = re.compile(r" \([A-Z]{2}\)$")
@@ -80,19 +82,25 @@ class Row(msgspec.Struct, kw_only=True):
 
 def mark(prefix: str, target_id: str) -> tuple[str, str]:
     """Module and name of our own external id. The module is never one of Odoo's own."""
-    module = "crmbridge_" + re.sub(r"[^a-z0-9]", "_", prefix.lower().removeprefix("crmbridge")).strip("_")
-    if re.fullmatch(r"[A-Za-z0-9-]{1,100}", target_id):
-        return module, f"w_{target_id}"
-    return module, f"w_{hashlib.sha256(target_id.encode()).hexdigest()[:40]}"
+    if _SAFE_NAME.fullmatch(target_id):
+        return _module(prefix), f"w_{target_id}"
+    return _module(prefix), f"w_{hashlib.sha256(target_id.encode()).hexdigest()[:40]}"
 
 
-def flat(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+@lru_cache(maxsize=1024)
+def _module(prefix: str) -> str:
+    return "crmbridge_" + re.sub(r"[^a-z0-9]", "_", prefix.lower().removeprefix("crmbridge")).strip("_")
+
+
+def flat(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Nested fields as dotted paths."""
+    paths: dict[str, Any] = {}
     for name, value in fields.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{prefix}{name}.")
+        if type(value) is dict:
+            paths.update((f"{name}.{part}", inner) for part, inner in flat(value).items())
         else:
-            yield prefix + name, value
+            paths[name] = value
+    return paths
 
 
 def row_cells(paths: Mapping[str, Any], tags: Mapping[tuple[str, str], int | str]) -> dict[str, str]:
@@ -100,6 +108,9 @@ def row_cells(paths: Mapping[str, Any], tags: Mapping[tuple[str, str], int | str
     of tags become the ids that ``tags`` gives for (field, name)."""
     cells: dict[str, str] = {}
     for path, value in paths.items():
+        if "." not in path:
+            cells[path] = value if type(value) is str else _cell(value)
+            continue
         field, _, part = path.partition(".")
         if field in NAMED and part == "name":
             ids = [str(tags[field, name]) for name in names_in(value)]
@@ -108,9 +119,9 @@ def row_cells(paths: Mapping[str, Any], tags: Mapping[tuple[str, str], int | str
             cells[f"{field}/.id"] = _cell(value)
         else:
             cells[field if part in ("name", "code") else path.replace(".", "/")] = _cell(value)
-    country = cells.get("country_id", "")
-    if len(country) == 2 and cells.get("state_id") and "(" not in cells["state_id"]:
-        cells["state_id"] += f" ({country.upper()})"
+    state = cells.get("state_id")
+    if state and "(" not in state and len(cells.get("country_id", "")) == 2:
+        cells["state_id"] = f"{state} ({cells['country_id'].upper()})"
     return cells
 
 

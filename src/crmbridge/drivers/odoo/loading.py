@@ -149,6 +149,8 @@ class Loader:
         wanted: dict[str, dict[str, None]] = {}
         for fields in paths:
             for path, value in fields.items():
+                if "." not in path:
+                    continue
                 field, _, part = path.partition(".")
                 if part == "name" and field in NAMED:
                     wanted.setdefault(field, {}).update(dict.fromkeys(names_in(value)))

@@ -47,7 +47,7 @@ class Writer:
             ids = {place: write.remote_id for place, write in writes.items()}
             if first.operation is Operation.UPSERT:
                 ids = await self._matching(first.object, writes, results)
-            paths = {place: dict(cells.flat(write.fields)) for place, write in writes.items()}
+            paths = {place: cells.flat(write.fields) for place, write in writes.items()}
             tags = await loader.tags(fields for place, fields in paths.items() if place not in results)
         except CrmError as error:
             return {place: failed(error, write.remote_id) for place, write in writes.items()}
@@ -102,7 +102,7 @@ class Writer:
 
     def planned(self, write: Write) -> dict[str, str]:
         """The row of a write before anything is looked up: names stand where tags will be ids."""
-        paths = dict(cells.flat(write.fields))
+        paths = cells.flat(write.fields)
         fields = {path.partition(".")[0]: cells.names_in(value) for path, value in paths.items()}
         names = {(field, name): name for field, found in fields.items() for name in found}
         return self.row(write, 0, paths, names, write.remote_id).cells
@@ -245,8 +245,8 @@ class Writer:
         records = await self.reader.read(write.object, domain, "id", 2, purpose="get", archived=is_update)
         if len(records) != 1:
             return WriteResult(outcome=Outcome.NOT_APPLIED)
-        native = dict(cells.flat(records[0].native))
-        holds = all(cells.says(native.get(path), value) for path, value in cells.flat(write.fields))
+        native = cells.flat(records[0].native)
+        holds = all(cells.says(native.get(path), value) for path, value in cells.flat(write.fields).items())
         return WriteResult(
             outcome=Outcome.APPLIED if holds else Outcome.NOT_APPLIED,
             remote_id=records[0].remote_id,
