@@ -207,6 +207,21 @@ def test_judge_look_up_when_answered_then_event(
         advance(TargetState.UNKNOWN, event)
 
 
+def test_judge_look_up_when_the_key_is_sent_and_a_crash_left_no_error_then_sent_again() -> None:
+    unknown = WriteResult(outcome=Outcome.UNKNOWN)
+    for is_key_sent, event in ((True, Event.NOT_FOUND), (False, Event.UNDECIDED)):
+        verdict = judge_look_up(
+            unknown,
+            attempt=1,
+            first_error=None,
+            lane_failures=0,
+            limits=LIMITS,
+            jitter=1.0,
+            is_key_sent=is_key_sent,
+        )
+        assert verdict.event is event
+
+
 @given(failures=st.integers(0, 10_000), jitter=st.floats(0.5, 1.0))
 def test_backoff_when_failures_grow_then_between_base_and_cap(failures: int, jitter: float) -> None:
     seconds = backoff_seconds(failures, LIMITS, jitter)

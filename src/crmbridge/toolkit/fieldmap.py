@@ -167,7 +167,6 @@ def _load(package: str) -> FieldTable:
 
 
 @lru_cache(maxsize=4096)
-@lru_cache(maxsize=8192)
 def split_path(path: str) -> tuple[str, ...]:
     """The names of a dotted path. Raises ValueFault for an empty name or more than 8 names."""
     names = tuple(name.replace("\\.", ".") for name in re.split(r"(?<!\\)\.", path))

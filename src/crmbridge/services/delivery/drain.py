@@ -16,6 +16,7 @@ import structlog
 
 from crmbridge.core.errors import Unavailable
 from crmbridge.core.ids import new_id
+from crmbridge.core.manifest import IdempotencyKind
 from crmbridge.core.operations import Outcome
 from crmbridge.core.records import WriteResult
 from crmbridge.db.errors import DatabaseUnavailable
@@ -374,6 +375,7 @@ class Drain:
         jitter = _jitter()
         spec = self._connection.manifest.objects.get(batch.object)
         lag = spec.idempotency.search_lag_seconds if spec else 0.0
+        is_key_sent = spec is not None and spec.idempotency.kind is IdempotencyKind.KEY_SENT
         if batch.is_look_up:
             return [
                 judge_look_up(
@@ -383,6 +385,7 @@ class Drain:
                     lane_failures=self._lease.failures,
                     limits=self._limits,
                     jitter=jitter,
+                    is_key_sent=is_key_sent,
                 )
                 for item, result in zip(prepared, results, strict=True)
             ]

@@ -95,11 +95,13 @@ def judge_look_up(
     lane_failures: int,
     limits: Limits,
     jitter: float,
+    is_key_sent: bool = False,
 ) -> Verdict:
     """The result of ``find_written``. ``first_error`` is what the sending ended with, ``attempt`` its number.
 
     A look-up that failed itself says nothing: it is tried again. One that worked and cannot tell parks the
-    write, unless the provider's own declaration makes a repetition harmless (``retry_safe``).
+    write, unless a repetition is harmless: the first error said so (``retry_safe``), or every try carries the same
+    key and the receiver drops repeats (``is_key_sent``; after a crash there is no first error).
     """
     if result.outcome is Outcome.APPLIED:
         return Verdict(event=Event.FOUND, outcome=Outcome.APPLIED)
@@ -120,6 +122,6 @@ def judge_look_up(
             is_lane_fault=is_lane_fault,
             error=kept,
         )
-    if first_error and first_error.get("retry_safe"):
+    if is_key_sent or (first_error and first_error.get("retry_safe")):
         return Verdict(event=Event.NOT_FOUND, outcome=Outcome.UNKNOWN, delay_seconds=again, error=kept)
     return Verdict(event=Event.UNDECIDED, outcome=Outcome.UNKNOWN, error=kept)
