@@ -13,9 +13,9 @@ import json
 import uuid
 
 from benchmarks.accept import START
-from benchmarks.emulator import load_emulator
 from benchmarks.house import free_port, prepared, process, tenant_with
 from benchmarks.load import burst, percentile
+from crmbridge.drivers import load_emulator
 
 # nango-measured: our strongest peer's proxy, one client, loopback provider, 2026-11-22.
 PEER = "14-19 ms p50, 40-92 ms p99 (a proxy without a durable write; measured on 2026-11-22)"

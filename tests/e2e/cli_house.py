@@ -125,10 +125,10 @@ class CliHouse:
             env=self.environment,
         )
 
-    def records(self, slug: str, table: str) -> list[dict[str, Any]]:
-        """What a stand-in holds."""
-        found = get(f"{self.page}/_control/{slug}/records")
-        return [row["fields"] for row in found.get(table, [])]
+    def records(self, slug: str) -> list[dict[str, Any]]:
+        """What a stand-in holds, of all its tables."""
+        tables = get(f"{self.page}/_control/{slug}/records")
+        return [row["fields"] for rows in tables.values() for row in rows]
 
     def close(self) -> None:
         for process in (self.server, self.crm):

@@ -18,7 +18,6 @@ from .cli_house import CliHouse, cli_house
 __all__ = ["cli_house"]
 
 pytestmark = [pytest.mark.postgres, pytest.mark.timeout(240)]
-TABLE = "crm.lead"
 
 
 def leads(path: Path, rows: int, *, start: int = 0) -> Path:
@@ -39,15 +38,15 @@ def mark_of(file: Path) -> dict[str, Any]:
     return dict(marks["imports"][0])
 
 
-def connect(cli_house: CliHouse, tenant: str) -> None:
+def connect(cli_house: CliHouse, tenant: str, driver: str = "odoo") -> None:
     cli_house.run("tenants", "add", tenant, "--vertical", "real_estate", "--region", "AE")
     pairs = [
         part
-        for name, text in cli_house.credentials["odoo"].items()
-        if name in ("url", "database", "username", "api_key")
+        for name, text in cli_house.credentials[driver].items()
+        if (driver, name) != ("rest_api", "url")  # where it runs, which is no setting of this driver
         for part in ("--set", f"{name}={text}")
     ]
-    cli_house.run("connect", tenant, "odoo", *pairs)
+    cli_house.run("connect", tenant, driver, *pairs)
 
 
 def wait_for_line(process: Any, file: Path, line: int) -> None:
@@ -58,9 +57,10 @@ def wait_for_line(process: Any, file: Path, line: int) -> None:
         time.sleep(0.005)
 
 
-def emails(cli_house: CliHouse, prefix: str) -> Counter[str]:
-    found = [row.get("email_from") or "" for row in cli_house.records("odoo", TABLE)]
-    return Counter(text for text in found if text.startswith(prefix))
+def emails(cli_house: CliHouse, prefix: str, driver: str = "odoo") -> Counter[str]:
+    """How often each address with this beginning stands in records of a stand-in, whatever its fields are called."""
+    rows = [{str(value) for value in row.values()} for row in cli_house.records(driver)]
+    return Counter(text for row in rows for text in row if text.startswith(prefix) and "@" in text)
 
 
 def test_import_when_killed_and_run_again_then_every_row_is_there_once(
@@ -89,8 +89,8 @@ def test_import_when_killed_and_run_again_then_every_row_is_there_once(
 def test_import_when_the_server_is_killed_meanwhile_then_it_waits_and_goes_on(
     cli_house: CliHouse, tmp_path: Path
 ) -> None:
-    connect(cli_house, "outage")
-    file = leads(tmp_path / "out.csv", 3000, start=100_000)
+    connect(cli_house, "outage", "rest_api")
+    file = leads(tmp_path / "out.csv", 1000, start=100_000)
     process = cli_house.start("import", str(file), "--tenant", "outage", "--batch", "50", "--json")
     wait_for_line(process, file, 300)
     cli_house.kill_server()
@@ -100,9 +100,9 @@ def test_import_when_the_server_is_killed_meanwhile_then_it_waits_and_goes_on(
     restart.join()
     assert process.returncode == 0, (out, err)
     told = json.loads(out)
-    assert told["delivered"] == 3000 == told["accepted"] + told["replayed"]
-    found = emails(cli_house, "mei10")
-    assert len(found) == 3000 and set(found.values()) == {1}
+    assert told["delivered"] == 1000 == told["accepted"] + told["replayed"]
+    found = emails(cli_house, "mei10", "rest_api")
+    assert len(found) == 1000 and set(found.values()) == {1}
 
 
 def test_import_when_rows_are_bad_then_they_stand_in_the_rejects_with_reasons(
@@ -121,7 +121,7 @@ def test_import_when_rows_are_bad_then_they_stand_in_the_rejects_with_reasons(
     rejects = list(csv.DictReader((tmp_path / "bad.csv.rejects.csv").open(encoding="utf-8-sig")))
     assert [row["line"] for row in rejects] == ["3", "4"]
     assert "E-Mail" in rejects[0]["reason"] and "columns" in rejects[1]["reason"]
-    kept = next(row for row in cli_house.records("odoo", TABLE) if row.get("email_from") == "ana@example.com")
+    kept = next(row for row in cli_house.records("odoo") if row.get("email_from") == "ana@example.com")
     for fact in ("Extension of phone: 12", "Currency: AED", "Bedrooms: 2"):
         assert fact in kept["description"]
     assert kept["phone"] == "+971501234567"

@@ -7,12 +7,13 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from crmbridge.cli.importing import Delivered
-from crmbridge.cli.marks import Mark
 from crmbridge.cli.output import Output, plain
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+    from crmbridge.cli.importing import Delivered
+    from crmbridge.cli.marks import Mark
 
 __all__ = ["Bars", "make_progress"]
 
@@ -79,6 +80,8 @@ class Bars:
         told = f"{delivered.applied:,} of {delivered.total:,}"
         retrying = delivered.counts.get("retrying", 0)
         told += f", {retrying:,} waiting for another try" if retrying else ""
+        unknown = delivered.counts.get("unknown", 0)
+        told += f", {unknown:,} being looked up in the CRM" if unknown else ""
         told += f", {delivered.given_up:,} given up" if delivered.given_up else ""
         if self._deliver is None:
             self._deliver = self._progress.add_task("delivering", total=max(delivered.total, 1), told=told)

@@ -15,6 +15,7 @@ import re
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ __all__ = ["DemoServer", "Emulators", "free_port", "locked_folder", "running_emu
 PORTS = range(28700, 30000)
 _MARKER = "crmbridge-demo"
 _KEPT = ("data",)
+_ELSEWHERE = "crmbridge-demo-"
 _LOCK_SECONDS = 40.0
 _START_SECONDS = 90.0
 _STOP_SECONDS = 30.0
@@ -101,7 +103,9 @@ def _empty(folder: Path) -> None:
     for entry in folder.iterdir():
         if entry.name == _MARKER:
             continue
-        if entry.name in _KEPT and entry.is_dir():
+        if entry.is_symlink() and entry.readlink().name.startswith(_ELSEWHERE):
+            _remove(entry.readlink())
+        if entry.name in _KEPT and entry.is_dir() and not entry.is_symlink():
             for inner in entry.iterdir():
                 if inner.name != "binaries":
                     _remove(inner)
@@ -110,6 +114,24 @@ def _empty(folder: Path) -> None:
     handle = os.open(folder / _MARKER, os.O_WRONLY | os.O_TRUNC)
     os.write(handle, str(os.getpid()).encode())
     os.close(handle)
+
+
+def data_folder(folder: Path) -> Path:
+    """Where the server keeps its data: ``data`` inside, or behind a link of that name.
+
+    Run by root, PostgreSQL runs as another user; where that one cannot enter (a repository under /root), the data
+    goes to /var/tmp, and the link lets the next demo remove it.
+    """
+    from crmbridge.db.cluster import ServiceUser
+
+    inside = folder / "data"
+    user = ServiceUser.choose()
+    if user.uid is None or user.run(["/bin/sh", "-c", 'cd "$0"', str(folder)]).returncode == 0:
+        return inside
+    _remove(inside)
+    elsewhere = Path(tempfile.mkdtemp(prefix=_ELSEWHERE, dir="/var/tmp"))
+    inside.symlink_to(elsewhere)
+    return elsewhere
 
 
 def _remove(path: Path) -> None:
@@ -220,18 +242,20 @@ async def running_server(
     """``serve`` with its worker and its own PostgreSQL, in a child process. Raises Problem with the log's end."""
     from crmbridge.services.vault import write_master_key_file
 
-    data, log = folder / "data", folder / "server.log"
+    data, log = data_folder(folder), folder / "server.log"
     key_file = folder / "master.key"
     write_master_key_file(key_file)
     environment = _environment(data, key_file, port, emulators)
     process = _spawn([*command, "serve", "--stop-with-parent"], environment, log, lock)
     url = f"http://127.0.0.1:{port}"
     try:
-        await _wait_ready(process, url, log)
+        await _wait_ready(process, url, log, data / KEY_FILE)
         key = (data / KEY_FILE).read_text(encoding="ascii").strip()
         yield DemoServer(url, key, log, process)
     finally:
         await asyncio.shield(asyncio.to_thread(_stop, process))
+        if data.parent != folder:
+            _remove(data)
 
 
 def _spawn(
@@ -267,10 +291,11 @@ def _environment(data: Path, key_file: Path, port: int, emulators: Emulators) ->
     }
 
 
-async def _wait_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+async def _wait_ready(process: subprocess.Popen[bytes], url: str, log: Path, key: Path) -> None:
+    """Its key file tells our server from a stranger's that took the port in between."""
     deadline = monotonic() + _START_SECONDS
     async with Client(url, "") as client:
-        while not await client.is_ready():
+        while not (await asyncio.to_thread(key.exists) and await client.is_ready()):
             if process.poll() is not None or monotonic() > deadline:
                 raise _not_started(log)
             await asyncio.sleep(0.1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
@@ -53,9 +52,9 @@ def stop_with_parent() -> None:
 
     def watch() -> None:
         try:
-            while sys.stdin.buffer.read(4096):
+            while os.read(0, 4096):
                 pass
-        except (OSError, ValueError):
+        except OSError:
             pass
         os.kill(os.getpid(), signal.SIGTERM)
         threading.Event().wait(_LAST_EXIT_SECONDS)
