@@ -16,8 +16,8 @@ $(STAMP): constraints.txt pyproject.toml
 		|| { echo "python3-venv is missing: apt-get install python3-venv"; exit 1; }
 	@echo "setting up $(VENV) (about a minute, once)"
 	@rm -rf $(VENV) && $(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install -q --disable-pip-version-check --no-input --require-hashes -r constraints.txt
-	@$(BIN)/pip install -q --disable-pip-version-check --no-input --no-deps --no-build-isolation -e .
+	@$(BIN)/pip install -qq --disable-pip-version-check --no-input --require-hashes -r constraints.txt
+	@$(BIN)/pip install -qq --disable-pip-version-check --no-input --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
 
 setup: $(STAMP)  ## the virtual environment, pinned and hashed

@@ -160,6 +160,7 @@ async def serve(settings: Settings, *, with_worker: bool = True) -> None:
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,
                 lifespan="off",
                 timeout_graceful_shutdown=settings.shutdown_seconds,
             )

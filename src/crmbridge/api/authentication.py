@@ -5,38 +5,38 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-import structlog
-from litestar.middleware import ASGIMiddleware
-
 from crmbridge.core.errors import AuthError, CrmError, Fix, NotFound
 from crmbridge.core.records import Object
 
 if TYPE_CHECKING:
-    from litestar.types import ASGIApp, Receive, Scope, Send
-
     from crmbridge.services import Services
     from crmbridge.services.tenants.model import Principal, Tenant
 
-__all__ = ["Caller", "RequestId", "caller", "object_named", "require_admin", "tenant_of"]
+__all__ = [
+    "Caller",
+    "add_request_id",
+    "caller",
+    "object_named",
+    "request_id_of",
+    "require_admin",
+    "tenant_of",
+]
 
 
-class RequestId(ASGIMiddleware):
-    """Gives every request an id (the caller's own ``X-Request-Id`` when it is sane) and returns it."""
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        """Bind the id to the log and the answer."""
+def request_id_of(scope: Any) -> str:
+    """The request's id: the caller's own ``X-Request-Id`` when it is sane, else a new one; the same at every call."""
+    state = scope.setdefault("state", {})
+    known: str | None = state.get("request_id")
+    if known is None:
         wish = next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
-        request_id = _sane(wish) if wish else uuid4().hex
-        scope.setdefault("state", {})["request_id"] = request_id
-        header = (b"x-request-id", request_id.encode())
+        known = state["request_id"] = _sane(wish) if wish else uuid4().hex
+    return known
 
-        async def with_id(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"].append(header)
-            await send(message)
 
-        structlog.contextvars.bind_contextvars(request_id=request_id)
-        await next_app(scope, receive, with_id)
+async def add_request_id(message: Any, scope: Any) -> None:
+    """Every answer carries the request's id. A hook, as a middleware costs a layer of error handling per request."""
+    if message["type"] == "http.response.start":
+        message["headers"].append((b"x-request-id", request_id_of(scope).encode()))
 
 
 def _sane(wish: bytes) -> str:

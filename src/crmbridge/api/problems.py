@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from http import HTTPStatus
 from typing import Any
-from uuid import uuid4
 
 import msgspec
 import structlog
@@ -12,6 +11,7 @@ from litestar import MediaType, Request, Response
 from litestar.exceptions import HTTPException
 from litestar.exceptions import ValidationException as BadBody
 
+from crmbridge.api.authentication import request_id_of
 from crmbridge.core.errors import CrmError, NotFound, ValidationError
 from crmbridge.core.errors import FieldError as Field
 
@@ -46,12 +46,8 @@ def problem(error: CrmError, request_id: str, **extra: Any) -> Response[Any]:
     return Response(body, status_code=error.http_status, headers=headers, media_type=_MEDIA_TYPE)
 
 
-def _request_id(request: Request[Any, Any, Any]) -> str:
-    return str(request.scope.get("state", {}).get("request_id", ""))
-
-
 def _on_crm_error(request: Request[Any, Any, Any], error: CrmError) -> Response[Any]:
-    return problem(error, _request_id(request))
+    return problem(error, request_id_of(request.scope))
 
 
 def _on_bad_body(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
@@ -66,31 +62,26 @@ def _on_bad_body(request: Request[Any, Any, Any], error: HTTPException) -> Respo
         "The request cannot be read: " + "; ".join(f"{f.field}: {f.message}" for f in fields)
     )
     refusal.fields = fields
-    return problem(refusal, _request_id(request))
+    return problem(refusal, request_id_of(request.scope))
 
 
 def _on_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
     if error.status_code == HTTPStatus.NOT_FOUND:
-        # An address without a route meets no middleware, so it gets its request id here.
-        request_id = _request_id(request)
-        answer = problem(NotFound("There is no such address."), request_id or uuid4().hex)
-        if not request_id:
-            answer.headers["X-Request-Id"] = answer.content["request_id"]
-        return answer
+        return problem(NotFound("There is no such address."), request_id_of(request.scope))
     if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         limit = request.app.request_max_body_size
-        return problem(TooLarge(f"The body is larger than {limit} bytes."), _request_id(request))
+        return problem(TooLarge(f"The body is larger than {limit} bytes."), request_id_of(request.scope))
     if error.status_code == HTTPStatus.BAD_REQUEST:
         return _on_bad_body(request, error)
     refusal = ValidationError(HTTPStatus(error.status_code).phrase)
-    answer = problem(refusal, _request_id(request))
+    answer = problem(refusal, request_id_of(request.scope))
     answer.status_code = error.status_code
     answer.content["status"] = error.status_code
     return answer
 
 
 def _on_anything(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
-    request_id = _request_id(request)
+    request_id = request_id_of(request.scope)
     _log.error("request.failed", kind=type(error).__name__, path=request.scope["path"], exc_info=error)
     body = {
         "type": "urn:crmbridge:error:internal",

@@ -9,9 +9,10 @@ from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
+from structlog.contextvars import bind_contextvars
 
 from crmbridge._version import __version__
-from crmbridge.api.authentication import Caller, RequestId, caller
+from crmbridge.api.authentication import Caller, add_request_id, caller, request_id_of
 from crmbridge.api.catalogue import drivers
 from crmbridge.api.health import healthz, readyz
 from crmbridge.api.oversight import AuditRoutes, IncidentRoutes
@@ -53,7 +54,9 @@ def build_api(services: House, *, max_body_bytes: int = 1024 * 1024, debug: bool
     # Asks for `services`, although it has them at hand: dependencies that do not wait for each other are resolved in
     # a task group, which costs more than all of them.
     async def provide_caller(request: Request[Any, Any, Any], services: House) -> Caller:
-        return await caller(services, request.headers, request.scope["state"]["request_id"])
+        request_id = request_id_of(request.scope)
+        bind_contextvars(request_id=request_id)
+        return await caller(services, request.headers, request_id)
 
     return Litestar(
         route_handlers=[
@@ -74,7 +77,7 @@ def build_api(services: House, *, max_body_bytes: int = 1024 * 1024, debug: bool
             "services": Provide(provide_services, sync_to_thread=False),
             "who": Provide(provide_caller),
         },
-        middleware=[RequestId()],
+        before_send=[add_request_id],
         exception_handlers=EXCEPTION_HANDLERS,
         request_max_body_size=max_body_bytes,
         signature_types=[Services, Caller],

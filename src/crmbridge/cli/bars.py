@@ -76,6 +76,8 @@ class Bars:
 
     def delivering(self, delivered: Delivered) -> None:
         """Records settled, of all that were accepted."""
+        if not delivered.total:
+            return
         done = delivered.total - delivered.pending
         told = f"{delivered.applied:,} of {delivered.total:,}"
         retrying = delivered.counts.get("retrying", 0)
@@ -84,10 +86,8 @@ class Bars:
         told += f", {unknown:,} being looked up in the CRM" if unknown else ""
         told += f", {delivered.given_up:,} given up" if delivered.given_up else ""
         if self._deliver is None:
-            self._deliver = self._progress.add_task("delivering", total=max(delivered.total, 1), told=told)
-        total = max(delivered.total, 1)
-        completed = done if delivered.total else 1
-        self._progress.update(self._deliver, completed=completed, total=total, told=told)
+            self._deliver = self._progress.add_task("delivering", total=delivered.total, told=told)
+        self._progress.update(self._deliver, completed=done, total=delivered.total, told=told)
         self._say(f"delivered {told}")
 
     def trouble(self, text: str) -> None:

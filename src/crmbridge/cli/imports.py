@@ -317,14 +317,20 @@ def _summary(output: Output, mark: Mark, delivered: Delivered | None, rejects: P
             ("accepted", f"{mark.accepted:,}"),
             ("known already", f"{mark.replayed:,}" if mark.replayed else None),
             ("rejected", f"{mark.rejected:,}, see {rejects}" if rejects else None),
-            ("delivered", f"{delivered.applied:,}" if delivered else "goes on in the server"),
+            ("delivered", _told_delivered(mark, delivered)),
             ("given up", f"{delivered.given_up:,}" if delivered and delivered.given_up else None),
-            ("took", f"{seconds:.1f} s, {done / seconds:,.0f} records/s" if seconds else None),
+            ("took", f"{seconds:.1f} s" + (f", {done / seconds:,.0f} records/s" if done and seconds else "")),
             ("import", mark.import_id),
         ]
     )
     for count, text in islice(delivered.reasons if delivered else (), 10):
         output.line(f"  {count:,} x {text}", "yellow")
+
+
+def _told_delivered(mark: Mark, delivered: Delivered | None) -> str:
+    if delivered is None:
+        return "goes on in the server" if mark.accepted or mark.replayed else "nothing to deliver"
+    return f"{delivered.applied:,}" if delivered.total else "nothing new"
 
 
 async def _dry_run(form: ImportForm, url: str, output: Output) -> None:

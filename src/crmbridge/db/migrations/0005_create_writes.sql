@@ -1,4 +1,6 @@
 -- Accepted writes, their targets, attempts, and the hashes by which a sealed write is found again.
+-- What hangs on a write names its tenant for row-level security; the write's own foreign key answers for it (a check
+-- per row and table costs more than the insert).
 
 create table imports (
     id uuid primary key,
@@ -33,7 +35,7 @@ select declare_retention('writes', 'b', '{"sealed": "c"}');
 
 -- Kept 30 days without content. key_hash and fingerprint are keyed by the tenant's index key.
 create table idempotency_keys (
-    tenant_id uuid not null references tenants (id),
+    tenant_id uuid not null,
     key_hash bytea not null,
     fingerprint bytea not null,
     write_id uuid not null references writes (id) on delete cascade,
@@ -48,7 +50,7 @@ select declare_retention('idempotency_keys', 'b');
 -- order_key: keyed hash of the record, so that writes to one record keep their order.
 create table write_targets (
     id uuid primary key,
-    tenant_id uuid not null references tenants (id),
+    tenant_id uuid not null,
     write_id uuid not null references writes (id) on delete cascade,
     connection_id uuid not null references connections (id),
     seq bigint generated always as identity,
@@ -83,7 +85,7 @@ select declare_retention('write_targets', 'b', '{"remote_id": "c", "remote_url":
 
 -- Keyed hashes of normalised e-mail, phone and remote id: finds a sealed write for erasure.
 create table write_subjects (
-    tenant_id uuid not null references tenants (id),
+    tenant_id uuid not null,
     subject_hash bytea not null,
     kind text not null check (kind in ('email', 'phone', 'remote_id')),
     write_id uuid not null references writes (id) on delete cascade,
@@ -95,7 +97,7 @@ select declare_retention('write_subjects', 'c');
 
 create table attempts (
     id bigint generated always as identity primary key,
-    tenant_id uuid not null references tenants (id),
+    tenant_id uuid not null,
     target_id uuid not null references write_targets (id) on delete cascade,
     connection_id uuid not null,
     number integer not null,
