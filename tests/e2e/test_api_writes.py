@@ -149,6 +149,9 @@ async def test_batch_when_one_write_is_bad_then_the_others_are_taken(house: Hous
             assert (await settled(house, "acme", result["write_id"]))["targets"][0]["state"] == "applied"
     counted = (await house.call("GET", "/api/tenants/acme/writes?limit=2")).json()
     assert counted["counts"]["applied"] == 4 and counted["next_cursor"]
+    for wanted, found in (("lead", 4), ("deal", 0)):
+        page = (await house.call("GET", f"/api/tenants/acme/writes?object={wanted}")).json()
+        assert len(page["writes"]) == found
 
 
 async def test_credential_when_the_provider_refuses_it_then_one_incident_and_no_hammering(

@@ -109,7 +109,9 @@ async def test_add_when_several_fields_are_wrong_then_all_are_named(tenants: Ten
     assert {each.field for each in caught.value.fields} == {"slug", "name", "vertical", "region", "time_zone"}
 
 
-@pytest.mark.parametrize("key", ["nobody", "0197fbd0-0000-7000-8000-000000000000", uuid4(), "", "' or 1=1 --"])
+@pytest.mark.parametrize(
+    "key", ["nobody", "0197fbd0-0000-7000-8000-000000000000", uuid4(), "", "' or 1=1 --"]
+)
 async def test_get_when_unknown_then_not_found(tenants: Tenants, key: UUID | str) -> None:
     with pytest.raises(NotFound):
         await tenants.get(key)

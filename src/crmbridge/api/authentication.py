@@ -97,10 +97,15 @@ async def tenant_of(services: Services, who: Caller, named: str) -> Tenant:
     try:
         tenant = await services.tenants.get(named)
     except CrmError:
-        raise NotFound("There is no such tenant.") from None
+        raise _no_tenant() from None
     if who.principal.tenant_id is not None and who.principal.tenant_id != tenant.id:
-        raise NotFound("There is no such tenant.")
+        raise _no_tenant()
     return tenant
+
+
+def _no_tenant() -> NotFound:
+    hint = "Check the tenant's slug or id; `crmbridge tenants list` shows them."
+    return NotFound("There is no such tenant.", fix=Fix("check_tenant", hint))
 
 
 def require_admin(who: Caller) -> None:

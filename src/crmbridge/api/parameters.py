@@ -10,7 +10,17 @@ from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, Quer
 from crmbridge.api.authentication import Caller
 from crmbridge.services import Services
 
-__all__ = ["FromPath", "FromQuery", "House", "IdempotencyKey", "JSONBody", "Prefer", "StateFilter", "Who"]
+__all__ = [
+    "FromPath",
+    "FromQuery",
+    "House",
+    "IdempotencyKey",
+    "JSONBody",
+    "ObjectFilter",
+    "Prefer",
+    "StateFilter",
+    "Who",
+]
 
 House = NamedDependency[Services]
 Who = NamedDependency[Caller]
@@ -18,3 +28,4 @@ IdempotencyKey = Annotated[str, HeaderParameter(name="Idempotency-Key")]
 Prefer = Annotated[str, HeaderParameter(name="Prefer")]
 # Litestar keeps the plain name `state` for itself.
 StateFilter = Annotated[str, QueryParameter(name="state")]
+ObjectFilter = Annotated[str, QueryParameter(name="object")]

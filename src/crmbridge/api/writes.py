@@ -10,7 +10,7 @@ from litestar import Controller, get, post
 
 from crmbridge.api.authentication import require_admin, tenant_of
 from crmbridge.api.bodies import RedriveBody
-from crmbridge.api.parameters import FromPath, FromQuery, House, JSONBody, StateFilter, Who
+from crmbridge.api.parameters import FromPath, FromQuery, House, JSONBody, ObjectFilter, StateFilter, Who
 from crmbridge.core.errors import FieldError, NotFound, ValidationError
 from crmbridge.services.delivery.model import TargetState, WriteFilter
 
@@ -30,14 +30,14 @@ class WriteRoutes(Controller):
         who: Who,
         tenant: FromPath[str],
         state_filter: StateFilter = "",
-        object_name: FromQuery[str] = "",
+        object_filter: ObjectFilter = "",
         import_id: FromQuery[UUID | None] = None,
         cursor: FromQuery[str] = "",
         limit: FromQuery[int] = 50,
     ) -> dict[str, Any]:
         found = await tenant_of(services, who, tenant)
         who.require("read")
-        wanted = WriteFilter(state=_state(state_filter), object=object_name, import_id=import_id)
+        wanted = WriteFilter(state=_state(state_filter), object=object_filter, import_id=import_id)
         page = await services.delivery.list(found.id, wanted, cursor=cursor, limit=max(1, min(limit, 200)))
         answer: dict[str, Any] = msgspec.to_builtins(page)
         answer["counts"] = await services.delivery.counts(found.id, import_id=import_id)

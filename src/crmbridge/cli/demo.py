@@ -109,7 +109,7 @@ async def _demo(
             began = monotonic()
             output.remark("Starting PostgreSQL, the server and the CRM stand-ins …")
             async with (
-                running_emulators(folder, taken) as emulators,
+                running_emulators(taken) as emulators,
                 running_server(command, folder, lock, port, emulators) as server,
                 Client(server.url, server.key) as client,
             ):

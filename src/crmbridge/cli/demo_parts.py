@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import fcntl
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -25,7 +24,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from crmbridge.cli.client import KEY_FILE, Client
-from crmbridge.cli.demo_tls import make_certificate, open_door
 from crmbridge.cli.problems import Problem
 
 __all__ = ["DemoServer", "Emulators", "free_port", "locked_folder", "running_emulators", "running_server"]
@@ -167,7 +165,6 @@ class Emulators:
     by_slug: dict[str, Any]
     url: str
     allow: set[str] = field(default_factory=set)
-    certificate: Path | None = None
 
     def credential(self, slug: str) -> dict[str, str]:
         """Settings and secrets that work."""
@@ -184,42 +181,22 @@ class Emulators:
 
 
 @asynccontextmanager
-async def running_emulators(folder: Path, taken: set[int]) -> AsyncIterator[Emulators]:
+async def running_emulators(taken: set[int]) -> AsyncIterator[Emulators]:
     """Every emulator of a registered driver, in this process."""
-    from crmbridge.drivers import load, load_emulator, slugs
+    from crmbridge.drivers import load_emulator, slugs
     from crmbridge.emulation.serve import serve_emulators
 
     made = {slug: load_emulator(slug) for slug in slugs()}
     emulators: dict[str, Any] = {slug: kind() for slug, kind in made.items() if kind is not None}
-    https = {slug for slug, emulator in emulators.items() if _wants_https(load(slug).MANIFEST, emulator)}
     # A port each: a CRM of one's own host has no path before its addresses either.
     page_port = free_port(taken)
     ports = {slug: free_port(taken) for slug in emulators}
     served = await serve_emulators(emulators, "127.0.0.1", page_port, ports=ports)
     running = Emulators(emulators, served.url, {urlsplit(url).netloc for url in served.urls.values()})
-    doors = []
     try:
-        if https:
-            running.certificate, key = make_certificate(folder)
-            for slug in https:
-                outer = free_port(taken)
-                doors.append(await open_door(outer, ports[slug], running.certificate, key))
-                emulators[slug].base_url = f"https://127.0.0.1:{outer}"
-                running.allow.add(f"127.0.0.1:{outer}")
         yield running
     finally:
-        for door in doors:
-            door.close()
         await served.close()
-
-
-def _wants_https(manifest: Any, emulator: Any) -> bool:
-    """Whether a URL setting refuses plain http, told by its own pattern."""
-    plain = emulator.base_url.replace("https://", "http://")
-    return any(
-        setting.kind == "url" and setting.pattern and not re.fullmatch(setting.pattern, plain)
-        for setting in manifest.settings
-    )
 
 
 # ---------------------------------------------------------------- server
@@ -278,8 +255,6 @@ def _environment(data: Path, key_file: Path, port: int, emulators: Emulators) ->
     kept = {name: text for name, text in os.environ.items() if not name.startswith("CRMBRIDGE_")}
     if "CRMBRIDGE_PG_BINDIR" in os.environ:
         kept["CRMBRIDGE_PG_BINDIR"] = os.environ["CRMBRIDGE_PG_BINDIR"]
-    if emulators.certificate is not None:
-        kept["SSL_CERT_FILE"] = str(emulators.certificate)
     return {
         **kept,
         "CRMBRIDGE_DATA_DIR": str(data),

@@ -344,8 +344,11 @@ class FieldMap:
     def _flat(self, fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
         for key, value in fields.items():
             name = f"{prefix}{key}"
-            nested = isinstance(value, Mapping) and name not in self.slots
-            if nested and any(slot.startswith(f"{name}.") for slot in self.slots):
+            if (
+                isinstance(value, dict)
+                and name not in self.slots
+                and any(slot.startswith(f"{name}.") for slot in self.slots)
+            ):
                 yield from self._flat(value, f"{name}.")
             else:
                 yield name, value

@@ -36,25 +36,25 @@ def to_e164(text: str, region: str = "") -> str | None:
 
 def _is_whole(text: str) -> bool:
     """True for a number that parsing would leave as it is: known code, possible length, no national prefix."""
-    import phonenumbers
-
     for size in (1, 2, 3):
-        code = int(text[1 : 1 + size])
-        if code in phonenumbers.COUNTRY_CODE_TO_REGION_CODE:
+        facts = _facts(int(text[1 : 1 + size]))
+        if facts is not None:
             rest = text[1 + size :]
-            prefix = _national_prefix(code)
-            if rest.startswith("0") or (prefix is not None and prefix.match(rest)):
-                return False
-            number = phonenumbers.PhoneNumber(country_code=code, national_number=int(rest))
-            return bool(phonenumbers.is_possible_number(number))
+            lengths, prefix = facts
+            return len(rest) in lengths and rest[0] != "0" and (prefix is None or prefix.match(rest) is None)
     return False
 
 
 @cache
-def _national_prefix(code: int) -> re.Pattern[str] | None:
+def _facts(code: int) -> tuple[frozenset[int], re.Pattern[str] | None] | None:
+    """Possible lengths of the national number and the pattern of the national prefix; None for no calling code."""
     import phonenumbers
 
+    if code not in phonenumbers.COUNTRY_CODE_TO_REGION_CODE:
+        return None
     region = phonenumbers.region_code_for_country_code(code)
     about = phonenumbers.PhoneMetadata.metadata_for_region_or_calling_code(code, region)
-    prefix = about.national_prefix_for_parsing if about is not None else None
-    return re.compile(prefix) if prefix else None
+    if about is None or about.general_desc is None:
+        return None
+    prefix = about.national_prefix_for_parsing
+    return frozenset(about.general_desc.possible_length), re.compile(prefix) if prefix else None

@@ -1,6 +1,6 @@
 -- Accepted writes, their targets, attempts, and the hashes by which a sealed write is found again.
--- What hangs on a write names its tenant for row-level security; the write's own foreign key answers for it (a check
--- per row and table costs more than the insert).
+-- What hangs on a write is inserted by the one statement that inserts the write, so it names its tenant and its write
+-- without foreign keys of its own: they took a third of the time of an accept.
 
 create table imports (
     id uuid primary key,
@@ -33,12 +33,12 @@ create index writes_by_import on writes (import_id) where import_id is not null;
 select isolate_by_tenant('writes');
 select declare_retention('writes', 'b', '{"sealed": "c"}');
 
--- Kept 30 days without content. key_hash and fingerprint are keyed by the tenant's index key.
+-- Kept 30 days without content, also when the write has gone earlier. key_hash and fingerprint are keyed by the tenant's index key.
 create table idempotency_keys (
     tenant_id uuid not null,
     key_hash bytea not null,
     fingerprint bytea not null,
-    write_id uuid not null references writes (id) on delete cascade,
+    write_id uuid not null,
     created_at timestamptz not null default now(),
     primary key (tenant_id, key_hash)
 );
@@ -88,7 +88,7 @@ create table write_subjects (
     tenant_id uuid not null,
     subject_hash bytea not null,
     kind text not null check (kind in ('email', 'phone', 'remote_id')),
-    write_id uuid not null references writes (id) on delete cascade,
+    write_id uuid not null,
     primary key (tenant_id, subject_hash, write_id)
 );
 create index write_subjects_by_write on write_subjects (write_id);

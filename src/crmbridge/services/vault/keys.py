@@ -68,13 +68,17 @@ def new_key() -> bytes:
 
 def bound(*parts: str | int | UUID | bytes) -> bytes:
     """The parts as one unambiguous byte text: each with its length, so that no two lists give the same bytes."""
-    pieces = []
+    joined = bytearray()
     for part in parts:
-        raw = (
-            part.bytes if isinstance(part, UUID) else part if isinstance(part, bytes) else str(part).encode()
-        )
-        pieces.append(struct.pack(">I", len(raw)) + raw)
-    return b"".join(pieces)
+        if isinstance(part, str):
+            raw = part.encode()
+        elif isinstance(part, bytes):
+            raw = part
+        else:
+            raw = part.bytes if isinstance(part, UUID) else str(part).encode()
+        joined += len(raw).to_bytes(4, "big")
+        joined += raw
+    return bytes(joined)
 
 
 def credential_aad(tenant_id: UUID, driver: str, credential_id: UUID, row_version: int) -> bytes:
@@ -115,13 +119,15 @@ class SealingKeys:
     Nothing here can be printed, pickled or compared. Python cannot wipe memory: the bytes live until collected.
     """
 
-    __slots__ = ("_active", "_data", "_index", "_owner")
+    __slots__ = ("_active", "_begun", "_data", "_index", "_owner")
 
     def __init__(self, owner: bytes, data: Mapping[int, bytes], active: int, index: bytes) -> None:
         self._owner = owner
         self._data = {version: AESGCM(key) for version, key in data.items()}
         self._active = active
         self._index = hmac.new(index, digestmod=hashlib.sha256)
+        # Kinds are a handful of words of ours, never a caller's.
+        self._begun: dict[str, hmac.HMAC] = {}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(***)"
@@ -166,8 +172,12 @@ class SealingKeys:
 
         The caller normalises (e-mail to lower case, phone to E.164) first.
         """
-        keyed = self._index.copy()
-        keyed.update(bound(self._owner, kind, text))
+        begun = self._begun.get(kind)
+        if begun is None:
+            begun = self._begun[kind] = self._index.copy()
+            begun.update(bound(self._owner, kind))
+        keyed = begun.copy()
+        keyed.update(bound(text))
         return keyed.digest()
 
     def _cipher(self, sealed: bytes, form: int) -> tuple[AESGCM, bytes]:
