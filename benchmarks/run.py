@@ -1,0 +1,26 @@
+"""All benchmarks that need nothing from outside, small, one after another: ``make bench``."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+COMMANDS = (
+    ("benchmarks.accept", "--rounds", "3", "--requests", "3000"),
+    ("benchmarks.waited", "--rounds", "2", "--requests", "200"),
+    ("benchmarks.delivery", "--records", "4000"),
+)
+
+
+def main() -> int:
+    """Run each in a process of its own; the first failure ends it."""
+    for module, *options in COMMANDS:
+        done = subprocess.run([sys.executable, "-m", module, *options], check=False)
+        if done.returncode:
+            return done.returncode
+    print("benchmarks.odoo_records needs a real Odoo: see tools/real_odoo")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
