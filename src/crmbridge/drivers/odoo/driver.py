@@ -161,7 +161,7 @@ MANIFEST = Manifest(
         ),
     ),
     verification=Verification.LIVE,
-    verification_note="live: Odoo 19.0 server; JSON-RPC of 14.0 by emulator, the same calls on 19.0 live",
+    verification_note="Odoo 19.0 server; JSON-RPC of 14.0 by emulator, the same calls on 19.0 live",
     timeout_seconds=120,
     strict_ids=r"[1-9][0-9]{0,9}",
     setup_help="In Odoo, sign in as the user, open Preferences > Security and make an API key.",
