@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crmbridge.cli.cleaning import Cleaner, Slots, SpoiltRow, choose_mapping, slots_from
 from crmbridge.cli.client import Client
-from crmbridge.cli.importing import Delivered, Importer, Target, follow
-from crmbridge.cli.marks import Mark, fingerprint_of, import_lock, mark_path, read_mark, write_mark
+from crmbridge.cli.importing.cleaning import Cleaner, Slots, SpoiltRow, choose_mapping, slots_from
+from crmbridge.cli.importing.marks import Mark, fingerprint_of, import_lock, mark_path, read_mark, write_mark
+from crmbridge.cli.importing.rejects import Rejects
+from crmbridge.cli.importing.rows import open_rows
+from crmbridge.cli.importing.run import Delivered, Importer, Target, follow
 from crmbridge.cli.problems import Problem, ServerUnreachable, UsageProblem
-from crmbridge.cli.rejects import Rejects
-from crmbridge.cli.rows import open_rows
 from crmbridge.core.wire import HttpRequest, HttpResponse, TransportFailure, TransportFault
 
 TYPES = {
@@ -125,7 +125,7 @@ def quick_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     async def sleep(seconds: float) -> None:
         await real(0)
 
-    monkeypatch.setattr("crmbridge.cli.importing.asyncio.sleep", sleep)
+    monkeypatch.setattr("crmbridge.cli.importing.run.asyncio.sleep", sleep)
 
 
 def people(path: Path, count: int) -> Path:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crmbridge.cli.cells import clean_value, currency, phone_extension
+from crmbridge.cli.importing.cells import clean_value, currency, phone_extension
 from crmbridge.core.verticals import SlotType
 
 TYPES = [kind.value for kind in SlotType]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from crmbridge.cli.encodings import UnreadableFile, find_encoding
-from crmbridge.cli.rows import Row, open_rows
+from crmbridge.cli.importing.encodings import UnreadableFile, find_encoding
+from crmbridge.cli.importing.rows import Row, open_rows
 
 TEXT = "Name,Ort\nZoë,Köln\n"
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crmbridge.cli.headers import SYNONYMS, normalise_header, parse_map_option, suggest_mapping
+from crmbridge.cli.importing.headers import SYNONYMS, normalise_header, parse_map_option, suggest_mapping
 from crmbridge.core.records import Object
 from crmbridge.core.verticals import Vertical, slots_for
 

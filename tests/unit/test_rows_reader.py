@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crmbridge.cli.rows import (
+from crmbridge.cli.importing.rows import (
     MAX_CELL,
     MAX_COLUMNS,
     MAX_ROW,

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crmbridge.cli.rejects import Rejects, bare_cell, safe_cell
-from crmbridge.cli.rows import BadRow, Row, open_rows
+from crmbridge.cli.importing.rejects import Rejects, bare_cell, safe_cell
+from crmbridge.cli.importing.rows import BadRow, Row, open_rows
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-from crmbridge.cli.rows import BadRow, clean_value, open_rows, suggest_mapping
+from crmbridge.cli.importing.rows import BadRow, clean_value, open_rows, suggest_mapping
 from crmbridge.core.records import Object
 from crmbridge.core.verticals import Vertical, slots_for
 

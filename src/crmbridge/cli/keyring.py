@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from crmbridge.cli.bars import make_progress
 from crmbridge.cli.options import AsJson
 from crmbridge.cli.output import Output, guarded
 from crmbridge.cli.problems import Problem
 from crmbridge.cli.processes import Processes
+from crmbridge.cli.progress import make_progress
 from crmbridge.cli.serving import read_settings
 
 __all__ = ["build_keys"]

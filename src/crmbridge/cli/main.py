@@ -11,8 +11,6 @@ from crmbridge.cli import (
     catalogue,
     connections,
     databases,
-    demo,
-    imports,
     keyring,
     oversight,
     records,
@@ -20,6 +18,8 @@ from crmbridge.cli import (
     tenants,
     writes,
 )
+from crmbridge.cli.demo.run import add_demo
+from crmbridge.cli.importing.command import import_file
 from crmbridge.cli.processes import Processes
 
 __all__ = ["build"]
@@ -71,11 +71,11 @@ def build(processes: Processes) -> typer.Typer:
     app.command("list", rich_help_panel=_RECORDS)(records.list_records)
     app.command("search", rich_help_panel=_RECORDS)(records.search)
     app.command("lookup", rich_help_panel=_RECORDS)(records.lookup)
-    app.command("import", rich_help_panel=_RECORDS)(imports.import_file)
+    app.command("import", rich_help_panel=_RECORDS)(import_file)
     app.add_typer(writes.app, name="writes", rich_help_panel=_WATCH)
     app.add_typer(oversight.incidents, name="incidents", rich_help_panel=_WATCH)
     app.add_typer(oversight.audit, name="audit", rich_help_panel=_WATCH)
-    demo.add_demo(app, processes, panel=_TRY)
+    add_demo(app, processes, panel=_TRY)
     app.command("emulate", rich_help_panel=_TRY)(serving.emulate)
     app.command("conformance", rich_help_panel=_TRY)(serving.conformance)
     return app

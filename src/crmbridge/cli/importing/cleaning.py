@@ -12,8 +12,8 @@ from datetime import tzinfo
 from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from crmbridge.cli.cells import Value, clean_value, currency, phone_extension
-from crmbridge.cli.headers import parse_map_option, suggest_mapping
+from crmbridge.cli.importing.cells import Value, clean_value, currency, phone_extension
+from crmbridge.cli.importing.headers import parse_map_option, suggest_mapping
 from crmbridge.cli.problems import UsageProblem
 
 __all__ = ["Cleaner", "Slots", "SpoiltRow", "choose_mapping", "note_slot", "slots_from"]

@@ -2,49 +2,24 @@
 
 from __future__ import annotations
 
-import sys
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from crmbridge.cli.output import Output, plain
+from crmbridge.cli.progress import make_progress
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from crmbridge.cli.importing.marks import Mark
+    from crmbridge.cli.importing.run import Delivered
 
-    from crmbridge.cli.importing import Delivered
-    from crmbridge.cli.marks import Mark
-
-__all__ = ["Bars", "make_progress"]
+__all__ = ["Bars"]
 
 _LINE_EVERY = 5.0
 
 
-def make_progress(output: Output, *columns: Any) -> Progress:
-    """Bars on standard error in one calm style; they vanish from pipes, where lines are written instead."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    class Elapsed(TimeElapsedColumn):
-        def render(self, task: Any) -> Any:
-            text = super().render(task)
-            text.style = "dim"
-            return text
-
-    elapsed = Elapsed()
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=32, complete_style="cyan", finished_style="green", pulse_style="dim"),
-        *columns,
-        TextColumn("{task.fields[told]}", style="dim", markup=False),
-        elapsed,
-        console=output.console(errors=True),
-        transient=False,
-        disable=not sys.stderr.isatty(),
-    )
-
-
 class Bars:
-    """A :class:`crmbridge.cli.importing.View` for one import; a context manager."""
+    """A :class:`crmbridge.cli.importing.run.View` for one import; a context manager."""
 
     def __init__(self, output: Output) -> None:
         self._output = output

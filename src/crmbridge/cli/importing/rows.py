@@ -1,7 +1,7 @@
 """Reading an import file (CSV or JSON Lines) row by row, as hostile input, in constant memory.
 
 What is wrong with one row makes a :class:`BadRow` with the reason and reading goes on; what is wrong with the
-file makes an :class:`~crmbridge.cli.encodings.UnreadableFile` before the first row. CSV is RFC 4180 with a
+file makes an :class:`~crmbridge.cli.importing.encodings.UnreadableFile` before the first row. CSV is RFC 4180 with a
 comma, semicolon, tab or pipe, strict about quotes: a quote that is opened and not closed spoils one line, not
 the rest of the file. No reason holds anything of the row's content.
 """
@@ -21,10 +21,10 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from crmbridge.cli.cells import clean_value
-from crmbridge.cli.encodings import Encoding, UnreadableFile, find_encoding
-from crmbridge.cli.headers import parse_map_option, suggest_mapping
-from crmbridge.cli.rejects import Rejects, bare_cell
+from crmbridge.cli.importing.cells import clean_value
+from crmbridge.cli.importing.encodings import Encoding, UnreadableFile, find_encoding
+from crmbridge.cli.importing.headers import parse_map_option, suggest_mapping
+from crmbridge.cli.importing.rejects import Rejects, bare_cell
 
 __all__ = [
     "MAX_CELL",
@@ -429,7 +429,7 @@ def open_rows(path: Path | str, *, encoding: str | None = None, delimiter: str |
     """Opens an import file: JSON Lines if its name ends in ``.jsonl`` or ``.ndjson`` or its text starts with ``{``
     or ``[``, else CSV.
 
-    ``encoding`` is a Python codec, else it is found (``cli/encodings.py``); ``delimiter`` one character or
+    ``encoding`` is a Python codec, else it is found (``encodings.py``); ``delimiter`` one character or
     ``tab``, else it is found. The file is read once before the first row, to be sure that all of it decodes.
     Raises :class:`UnreadableFile` and ``OSError``.
     """

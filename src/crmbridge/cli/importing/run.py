@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Protocol
 
-from crmbridge.cli.cleaning import Cleaner, SpoiltRow
 from crmbridge.cli.client import Client
-from crmbridge.cli.marks import Mark, write_mark
+from crmbridge.cli.importing.cleaning import Cleaner, SpoiltRow
+from crmbridge.cli.importing.marks import Mark, write_mark
+from crmbridge.cli.importing.rejects import Rejects
+from crmbridge.cli.importing.rows import BadRow, Row, RowReader
 from crmbridge.cli.problems import Problem, ServerRefusal, ServerUnreachable
-from crmbridge.cli.rejects import Rejects
-from crmbridge.cli.rows import BadRow, Row, RowReader
 
 __all__ = ["Delivered", "Importer", "Target", "View", "follow"]
 

@@ -24,10 +24,10 @@ from crmbridge.cli.output import Output, guarded
 from crmbridge.cli.problems import Problem, UsageProblem
 
 if TYPE_CHECKING:
-    from crmbridge.cli.cleaning import Cleaner, Slots
-    from crmbridge.cli.importing import Delivered, Target
-    from crmbridge.cli.marks import Mark
-    from crmbridge.cli.rows import RowReader
+    from crmbridge.cli.importing.cleaning import Cleaner, Slots
+    from crmbridge.cli.importing.marks import Mark
+    from crmbridge.cli.importing.rows import RowReader
+    from crmbridge.cli.importing.run import Delivered, Target
 
 __all__ = ["ImportForm", "begin", "import_file", "prepare"]
 
@@ -64,8 +64,8 @@ class Prepared:
 
 async def prepare(client: Client, form: ImportForm) -> Prepared:
     """Opens the file and reads the tenant's slots. Raises Problem; the caller closes ``reader``."""
-    from crmbridge.cli.cleaning import Cleaner, choose_mapping, slots_from
-    from crmbridge.cli.rows import UnreadableFile, open_rows
+    from crmbridge.cli.importing.cleaning import Cleaner, choose_mapping, slots_from
+    from crmbridge.cli.importing.rows import UnreadableFile, open_rows
     from crmbridge.core.records import Object
 
     if form.object not in list(Object):
@@ -110,7 +110,7 @@ async def begin(client: Client, form: ImportForm, prepared: Prepared, *, restart
 
     Raises Problem where going on would write rows a second time.
     """
-    from crmbridge.cli.marks import Mark, fingerprint_of, read_mark
+    from crmbridge.cli.importing.marks import Mark, fingerprint_of, read_mark
 
     fingerprint = await asyncio.to_thread(fingerprint_of, form.source)
     mark = read_mark(form.source, (client.url, form.tenant, form.object, form.connection))
@@ -173,7 +173,7 @@ def _terminable() -> Iterator[None]:
 
 
 async def _run(form: ImportForm, url: str, output: Output, *, restart: bool, yes: bool, wait: bool) -> None:
-    from crmbridge.cli.marks import import_lock
+    from crmbridge.cli.importing.marks import import_lock
 
     async with Client(url, find_key(url)) as client:
         prepared = await prepare(client, form)
@@ -189,8 +189,8 @@ async def _run(form: ImportForm, url: str, output: Output, *, restart: bool, yes
 async def _load_and_follow(
     client: Client, form: ImportForm, prepared: Prepared, mark: Mark, output: Output, *, wait: bool
 ) -> None:
-    from crmbridge.cli.bars import Bars
-    from crmbridge.cli.importing import Target, follow
+    from crmbridge.cli.importing.bars import Bars
+    from crmbridge.cli.importing.run import Target, follow
 
     target = Target(
         tenant=form.tenant,
@@ -219,9 +219,9 @@ async def load(
     client: Client, form: ImportForm, prepared: Prepared, mark: Mark, target: Target, view: Any
 ) -> Mark:
     """The loading half: rejects cut back to the mark, then all rows after it."""
-    from crmbridge.cli.importing import Importer
-    from crmbridge.cli.rejects import Rejects
-    from crmbridge.cli.rows import UnreadableFile
+    from crmbridge.cli.importing.rejects import Rejects
+    from crmbridge.cli.importing.rows import UnreadableFile
+    from crmbridge.cli.importing.run import Importer
 
     reader = prepared.reader
     is_resumed = mark.line > 0
@@ -263,7 +263,7 @@ def _show_mapping(output: Output, form: ImportForm, prepared: Prepared) -> None:
 
 
 def _fate(form: ImportForm, prepared: Prepared, slot: str | None) -> str:
-    from crmbridge.cli.cleaning import note_slot
+    from crmbridge.cli.importing.cleaning import note_slot
 
     if slot is None:
         return "left out"
@@ -335,8 +335,8 @@ def _told_delivered(mark: Mark, delivered: Delivered | None) -> str:
 
 async def _dry_run(form: ImportForm, url: str, output: Output) -> None:
     """Reads and cleans every row; sends none."""
-    from crmbridge.cli.cleaning import SpoiltRow
-    from crmbridge.cli.rows import BadRow
+    from crmbridge.cli.importing.cleaning import SpoiltRow
+    from crmbridge.cli.importing.rows import BadRow
 
     async with Client(url, find_key(url)) as client:
         prepared = await prepare(client, form)

@@ -21,10 +21,10 @@ from crmbridge.cli.problems import Problem, ServerRefusal
 from crmbridge.cli.processes import Processes
 
 if TYPE_CHECKING:
-    from crmbridge.cli.demo_parts import DemoServer, Emulators
-    from crmbridge.cli.demo_report import Result
-    from crmbridge.cli.importing import Delivered
-    from crmbridge.cli.marks import Mark
+    from crmbridge.cli.demo.parts import DemoServer, Emulators
+    from crmbridge.cli.demo.report import Result
+    from crmbridge.cli.importing.marks import Mark
+    from crmbridge.cli.importing.run import Delivered
 
 __all__ = ["add_demo"]
 
@@ -51,7 +51,7 @@ def add_demo(app: typer.Typer, processes: Processes, *, panel: str) -> None:
         as_json: AsJson = False,
     ) -> None:
         """Start everything on this machine, import 1,000 leads into every CRM stand-in, show what became of them."""
-        from crmbridge.cli.demo_parts import locked_folder
+        from crmbridge.cli.demo.parts import locked_folder
 
         source = _find_sample(file)
         folder = folder.absolute()
@@ -62,7 +62,7 @@ def add_demo(app: typer.Typer, processes: Processes, *, panel: str) -> None:
 
 
 def _find_sample(named: Path | None) -> Path:
-    places = [named] if named else [_SAMPLE, Path(__file__).parents[3] / _SAMPLE]
+    places = [named] if named else [_SAMPLE, Path(__file__).parents[4] / _SAMPLE]
     for place in places:
         if place.is_file():
             return place
@@ -98,8 +98,8 @@ async def _demo(
     output: Output, command: tuple[str, ...], folder: Path, lock: int, source: Path, *, once: bool
 ) -> int:
     """The exit code: 0, 1 when something is amiss, 130 when interrupted before the end of the imports."""
-    from crmbridge.cli.demo_parts import free_port, running_emulators, running_server
-    from crmbridge.cli.demo_report import show_results
+    from crmbridge.cli.demo.parts import free_port, running_emulators, running_server
+    from crmbridge.cli.demo.report import show_results
 
     code = 130
     taken: set[int] = set()
@@ -141,7 +141,7 @@ async def _stay(
     results: list[Result],
 ) -> None:
     """Shows what to try and waits for a signal. Raises Problem when the server ends by itself."""
-    from crmbridge.cli.demo_report import show_next_steps
+    from crmbridge.cli.demo.report import show_next_steps
 
     working = max(results, key=lambda result: result.delivered / (result.seconds or 1)).slug
     if working and not output.as_json:
@@ -180,7 +180,7 @@ def _tenant_slug(driver: str) -> str:
 async def _import_everywhere(
     client: Client, emulators: Emulators, folder: Path, source: Path, output: Output
 ) -> list[Result]:
-    from crmbridge.cli.bars import make_progress
+    from crmbridge.cli.progress import make_progress
 
     entries = (await client.get("drivers"))["drivers"]
     progress = make_progress(output)
@@ -201,7 +201,7 @@ async def _try_driver(
     client: Client, entry: dict[str, Any], emulators: Emulators, folder: Path, source: Path, progress: Any
 ) -> Result:
     """A tenant, a connection, an import; what goes wrong is part of the result."""
-    from crmbridge.cli.demo_report import Result
+    from crmbridge.cli.demo.report import Result
 
     slug = entry["slug"]
     result = Result(slug=slug)
@@ -256,8 +256,8 @@ async def _import(
     progress: Any,
     result: Result,
 ) -> None:
-    from crmbridge.cli.importing import Target, follow
-    from crmbridge.cli.imports import ImportForm, begin, load, prepare
+    from crmbridge.cli.importing.command import ImportForm, begin, load, prepare
+    from crmbridge.cli.importing.run import Target, follow
 
     own = folder / "imports" / slug
     own.mkdir(parents=True)
@@ -284,8 +284,8 @@ async def _import(
 
 def _count_good(form: Any, prepared: Any) -> int:
     """Rows that every CRM has to take: readable, clean, and with a name."""
-    from crmbridge.cli.cleaning import SpoiltRow
-    from crmbridge.cli.rows import Row, open_rows
+    from crmbridge.cli.importing.cleaning import SpoiltRow
+    from crmbridge.cli.importing.rows import Row, open_rows
 
     good = 0
     with open_rows(form.source) as reader:
