@@ -41,6 +41,7 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
     from crmbridge.services.delivery.service import Delivery
     from crmbridge.services.incidents import Incidents
     from crmbridge.services.mapping.service import Mapping
+    from crmbridge.services.oauth.service import OAuth
     from crmbridge.services.tenants import Tenants
     from crmbridge.services.vault import Vault, provider_from
     from crmbridge.toolkit.egress import Egress, EgressPolicy
@@ -71,6 +72,7 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
         vault = Vault(db, provider)
         await vault.installation()
         tenants = Tenants(db, audit, vault.create_tenant_keys)
+        oauth = OAuth(db=db, audit=audit, vault=vault, egress=egress, base_url=settings.base_url)
         mapping = Mapping(db, audit)
         connections = Connections(
             db=db,
@@ -78,11 +80,13 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
             incidents=incidents,
             tenants=tenants,
             vault=vault,
+            oauth=oauth,
             mapping=mapping,
             egress=egress,
             policy=policy,
             load_driver=load,
         )
+        stack.push_async_callback(connections.close)
         delivery = Delivery(
             db=db, vault=vault, connections=connections, audit=audit, incidents=incidents, jobs=jobs
         )
@@ -95,6 +99,7 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
             incidents=incidents,
             tenants=tenants,
             vault=vault,
+            oauth=oauth,
             mapping=mapping,
             connections=connections,
             delivery=delivery,

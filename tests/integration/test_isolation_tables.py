@@ -24,6 +24,7 @@ A, B = UUID(int=0xA), UUID(int=0xB)
 # Tables without a tenant, each with the reason why no tenant policy can or need stand on it.
 EXEMPT = {
     "installation_keys": "the installation's own keys, wrapped by the master key; the scheduler role's only",
+    "oauth_apps": "the installation's OAuth apps, sealed under the installation key; the scheduler role's only",
 }
 
 # What the scheduler role may read across tenants: no customer content in any of them.
@@ -34,6 +35,7 @@ OPEN_TO_SCHEDULER = {
     "lanes": "due times and leases: which lane to drain next",
     "audit_log": "rows without a tenant only (sign-in, operators' keys), by policy",
     "installation_keys": "no tenant",
+    "oauth_apps": "no tenant",
 }
 
 # The app role may add to these and read them, and never change or remove a row.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any, Literal
 from uuid import UUID
 
@@ -10,9 +11,12 @@ import msgspec
 from crmbridge.services.mapping.model import Rule
 
 __all__ = [
+    "AppBody",
     "BatchBody",
     "BatchItem",
     "ConnectBody",
+    "ConsentBody",
+    "GateBody",
     "ImportBody",
     "KeyBody",
     "LookupBody",
@@ -53,6 +57,30 @@ class ConnectBody(_Body):
     driver: str
     settings: dict[str, str] = {}
     connection: str = "primary"
+
+
+class ConsentBody(_Body):
+    """What is known before the person consents: the driver's settings, none for most, and the connection's name."""
+
+    settings: dict[str, str] = {}
+    connection: str = "primary"
+
+
+class AppBody(_Body):
+    """Our app at a provider, from the provider's page for developers."""
+
+    client_id: str
+    client_secret: str
+
+
+class GateBody(_Body):
+    """The papers of the health-data gate. One may come later than the other; the gate opens with all five."""
+
+    baa_reference: str = ""
+    baa_signatory: str = ""
+    baa_signed_on: date | None = None
+    reviewer: str = ""
+    reviewed_on: date | None = None
 
 
 class RecordBody(_Body):

@@ -14,7 +14,9 @@ from structlog.contextvars import bind_contextvars
 from crmbridge._version import __version__
 from crmbridge.api.authentication import Caller, add_request_id, caller, request_id_of
 from crmbridge.api.catalogue import drivers
+from crmbridge.api.gates import GateRoutes
 from crmbridge.api.health import healthz, readyz
+from crmbridge.api.oauth import AppRoutes, ConsentRoutes, begin, callback
 from crmbridge.api.oversight import AuditRoutes, IncidentRoutes
 from crmbridge.api.parameters import House, Who
 from crmbridge.api.problems import EXCEPTION_HANDLERS
@@ -66,6 +68,11 @@ def build_api(services: House, *, max_body_bytes: int = 1024 * 1024, debug: bool
             whoami,
             TenantRoutes,
             CredentialRoutes,
+            ConsentRoutes,
+            AppRoutes,
+            begin,
+            callback,
+            GateRoutes,
             MappingRoutes,
             RecordRoutes,
             ImportRoutes,

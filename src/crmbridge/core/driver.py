@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import msgspec
@@ -13,6 +13,7 @@ from crmbridge.core.manifest import Manifest
 from crmbridge.core.operations import DeleteLevel, Operation, Outcome
 from crmbridge.core.records import Change, FieldFact, Filter, Object, Page, Record, Write, WriteResult
 from crmbridge.core.secret import Secret
+from crmbridge.core.tokens import TokenFault
 from crmbridge.core.wire import Transport
 
 __all__ = ["Access", "CrmDriver", "Proof", "refuse"]
@@ -23,7 +24,8 @@ class Access(msgspec.Struct, kw_only=True):
 
     ``settings`` are the operator's non-secret settings, ``secrets`` the secret ones, ``facts`` what
     :meth:`CrmDriver.test_connection` and :meth:`CrmDriver.prepare` learned (server version, instance URL),
-    ``mark_prefix`` a short text unique to the tenant, for external ids.
+    ``mark_prefix`` a short text unique to the tenant, for external ids. ``renew`` puts a new access token (and new
+    facts) into this access and answers True; the toolkit's exchange calls it once when a call is refused with 401.
     """
 
     settings: dict[str, str]
@@ -31,6 +33,7 @@ class Access(msgspec.Struct, kw_only=True):
     transport: Transport
     facts: dict[str, str] = msgspec.field(default_factory=dict)
     mark_prefix: str = "crmbridge"
+    renew: Callable[[], Awaitable[bool]] | None = None
 
 
 class Proof(msgspec.Struct, kw_only=True):
@@ -96,6 +99,40 @@ class CrmDriver:
     def manifest_for(cls, settings: Mapping[str, str]) -> Manifest:
         """The manifest under these settings. Only drivers whose manifest the operator writes override it."""
         return cls.MANIFEST
+
+    # Tokens. A provider that keeps to RFC 6749 overrides none of these but, perhaps, token_facts.
+
+    @classmethod
+    def callback_facts(cls, parameters: Mapping[str, str]) -> dict[str, str]:
+        """Facts in the provider's callback, before the code is exchanged (a data centre's accounts server).
+
+        They fill ``{names}`` of ``auth.token_url`` and are pinned to the credential. The parameters come by way of a
+        browser, so check them against a list of yours; raise EgressRefused for what is not on it.
+        """
+        return {}
+
+    @classmethod
+    def token_facts(cls, answer: Mapping[str, Any]) -> dict[str, str]:
+        """Facts beside a token (instance URL, API domain), read anew at every refresh; tokens are taken out before."""
+        return {}
+
+    @classmethod
+    def token_fault(cls, status: int, answer: Mapping[str, Any]) -> TokenFault | None:
+        """The class of a token answer without a token (of any status); None = by RFC 6749 section 5.2."""
+        return None
+
+    @classmethod
+    def missing_scopes(cls, granted: frozenset[str]) -> list[str]:
+        """Scopes that the manifest asks for and the grant lacks."""
+        return [scope for scope in cls.MANIFEST.auth.scopes if scope not in granted]
+
+    async def sign_in(self) -> dict[str, Any]:
+        """A token by the provider's own way, in the names of RFC 6749 (``access_token``, ``expires_in``, ``scope``).
+
+        For ``sign_in`` and odd ``client_credentials`` providers. Called by one process at a time and its token is
+        shared by all, so it keeps nothing. Raises AuthError when the provider refuses the secrets.
+        """
+        raise refuse(self.manifest, None, Operation.GET)
 
     async def test_connection(self) -> Proof:
         """The lightest call that proves the credential. Raises AuthError, Unavailable, EgressRefused, …"""

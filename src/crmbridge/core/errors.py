@@ -2,7 +2,7 @@
 
 CrmError
 ├── AuthError            auth_error            refresh_failed, insufficient_scope, invalid_credentials,
-│                                              revoked
+│                                              expired, revoked
 ├── RateLimited          rate_limited
 ├── ValidationError      validation_error      (one FieldError per field)
 ├── NotFound             not_found
@@ -11,7 +11,7 @@ CrmError
 │                                              driver_unavailable
 ├── Unavailable          unavailable
 ├── UnexpectedResponse   unexpected_response
-├── NotConfigured        not_configured
+├── NotConfigured        not_configured        oauth_app_missing, oauth_app_refused
 ├── GateClosed           gate_closed
 └── EgressRefused        egress_refused
 """

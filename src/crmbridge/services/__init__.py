@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from crmbridge.services.delivery.service import Delivery
     from crmbridge.services.incidents.service import Incidents
     from crmbridge.services.mapping.service import Mapping
+    from crmbridge.services.oauth.service import OAuth
     from crmbridge.services.tenants.service import Tenants
     from crmbridge.services.vault.service import Vault
 
@@ -33,6 +34,7 @@ class Services:
         incidents: Incidents,
         tenants: Tenants,
         vault: Vault,
+        oauth: OAuth,
         mapping: Mapping,
         connections: Connections,
         delivery: Delivery,
@@ -43,6 +45,7 @@ class Services:
         self.incidents = incidents
         self.tenants = tenants
         self.vault = vault
+        self.oauth = oauth
         self.mapping = mapping
         self.connections = connections
         self.delivery = delivery

@@ -11,6 +11,7 @@ import msgspec
 
 from crmbridge.core.driver import CrmDriver, Proof, refuse
 from crmbridge.core.errors import (
+    AuthError,
     CrmError,
     FieldError,
     Fix,
@@ -31,6 +32,8 @@ __all__ = ["HttpDriver"]
 
 MAX_HIDDEN = 500
 _SHORTEST_HIDDEN = 3
+# What a new access token may cure.
+_RENEWABLE = frozenset({"invalid_credentials", "expired"})
 
 
 def _sent_texts(request: HttpRequest) -> Iterator[str]:
@@ -106,8 +109,27 @@ class HttpDriver(CrmDriver):
     ) -> HttpResponse:
         """Base URL (for a ``url`` that begins with ``/``), auth, timeout, send; every failure as CrmError.
 
-        Sends once. A write that was sent and not clearly answered has the outcome ``unknown``.
+        Sends once. A write that was sent and not clearly answered has the outcome ``unknown``. A 401 on a token that
+        can be renewed is the one exception: a refused call did nothing, so it goes once more with the new token; if
+        that is refused too, the user lacks the right (``insufficient_scope``).
         """
+        asked = msgspec.structs.replace(request, headers=dict(request.headers), query=dict(request.query))
+        try:
+            return await self._exchange_once(request, operation, is_write, ok_statuses)
+        except AuthError as error:
+            if error.subcode not in _RENEWABLE or self.access.renew is None or not await self.access.renew():
+                raise
+        try:
+            return await self._exchange_once(asked, operation, is_write, ok_statuses)
+        except AuthError as error:
+            if error.subcode in _RENEWABLE:
+                error.subcode, error.http_status = "insufficient_scope", 403
+                error.fix = Fix("grant_right", "Give the connected user the right to do this in the CRM.")
+            raise
+
+    async def _exchange_once(
+        self, request: HttpRequest, operation: str, is_write: bool, ok_statuses: tuple[int, ...]
+    ) -> HttpResponse:
         if request.url.startswith("/"):
             request.url = self.base_url() + request.url
         if request.timeout_seconds is None:

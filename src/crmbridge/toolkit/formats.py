@@ -379,6 +379,25 @@ def _write_number(value: Any, locale: Locale) -> int | float:
     return near
 
 
+def _write_milliseconds(value: Any, locale: Locale) -> int:
+    return int(value) * 1000
+
+
+def _read_milliseconds(value: Any, locale: Locale) -> int:
+    return int(_decimal(value) // 1000)
+
+
+def _write_cents(value: Any, locale: Locale) -> int:
+    number = _decimal(value) * 100
+    if number != number.to_integral_value():
+        raise ValueFault("has a fraction of a cent, which this CRM cannot keep; round it to two decimals")
+    return int(number)
+
+
+def _read_cents(value: Any, locale: Locale) -> str:
+    return plain_decimal(_decimal(value) / 100)
+
+
 def _words(yes: Any, no: Any) -> Format:
     def read(value: Any, locale: Locale) -> Any:
         text = str(value).strip().casefold()
@@ -433,6 +452,7 @@ FORMATS: dict[str, Format] = {
     "integer": Format(_write_integer, _same, _NUMBERS),
     "number": Format(_write_number, _same, _NUMBERS),
     "money_text": Format(_to_text, _same, _NUMBERS),
+    "cents": Format(_write_cents, _read_cents, _NUMBERS),
     "boolean": Format(_same, _same, _BOOLEANS),
     "yes_no": _words("Yes", "No"),
     "one_zero": _words(1, 0),
@@ -447,6 +467,7 @@ FORMATS: dict[str, Format] = {
     "datetime_local_offset": Format(_write_local_offset, _read_local, _MOMENTS),
     "epoch_s": _epoch(1),
     "epoch_ms": _epoch(1000),
+    "milliseconds": Format(_write_milliseconds, _read_milliseconds, frozenset({SlotType.INTEGER})),
 }
 """All named formats; ``join:X`` (tags between X) is made on demand. ``datetime_local_naive`` cannot tell the
 two passes of an hour that a zone repeats in autumn: it means the first."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from functools import cache
 
-__all__ = ["to_e164"]
+__all__ = ["nanp_digits", "to_e164"]
 
 _READY = re.compile(r"\+[1-9][0-9]{6,14}")
 
@@ -58,3 +58,12 @@ def _facts(code: int) -> tuple[frozenset[int], re.Pattern[str] | None] | None:
         return None
     prefix = about.national_prefix_for_parsing
     return frozenset(about.general_desc.possible_length), re.compile(prefix) if prefix else None
+
+
+def nanp_digits(text: str) -> str:
+    """The ten digits of a number of the North American plan, as its providers keep them; empty for any other."""
+    text = text.strip()
+    found = re.sub(r"\D", "", text)
+    if len(found) == 11 and found[0] == "1":
+        return found[1:]
+    return found if len(found) == 10 and not text.startswith("+") else ""

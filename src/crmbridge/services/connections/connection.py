@@ -11,14 +11,15 @@ from uuid import UUID
 
 import structlog
 
-from crmbridge.core.driver import Access, CrmDriver, refuse
-from crmbridge.core.errors import AuthError, CrmError, FieldError, Fix, UnexpectedResponse, ValidationError
+from crmbridge.core.driver import CrmDriver, refuse
+from crmbridge.core.errors import AuthError, CrmError, FieldError, UnexpectedResponse, ValidationError
 from crmbridge.core.manifest import Manifest
 from crmbridge.core.operations import Operation, Outcome, Support
 from crmbridge.core.records import FieldFact, Filter, Object, Page, Record, Write, WriteResult
-from crmbridge.core.secret import Secret
-from crmbridge.core.wire import HttpRequest, HttpResponse, Transport, TransportFailure, TransportFault
+from crmbridge.core.wire import HttpRequest, HttpResponse, TransportFailure, TransportFault
 from crmbridge.services.audit.model import AuditEntry
+from crmbridge.services.connections.access import Metered, Renewal, access_for
+from crmbridge.services.connections.lending import Lent, dead
 from crmbridge.services.connections.model import CredentialStatus, Intent, Sent
 from crmbridge.services.tenants.model import Tenant
 from crmbridge.toolkit.fieldmap import FieldMap
@@ -26,7 +27,7 @@ from crmbridge.toolkit.fieldmap import FieldMap
 if TYPE_CHECKING:
     from crmbridge.services.connections.service import Connections, Opened
 
-__all__ = ["Connection", "Metered"]
+__all__ = ["Connection"]
 
 _log = structlog.get_logger("crmbridge.connections")
 T = TypeVar("T")
@@ -42,24 +43,6 @@ _FREE_TEXT = {
     Object.ACTIVITY: "body",
 }
 _REFUSED_SUBCODES = frozenset({"invalid_credentials", "refresh_failed", "revoked"})
-
-
-class Metered:
-    """A transport that counts: calls made, last status, and the provider's request id."""
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-        self.calls = 0
-        self.status = 0
-        self.provider_request_id = ""
-
-    async def send(self, request: HttpRequest) -> HttpResponse:
-        """Pass on and count."""
-        self.calls += 1
-        response = await self._transport.send(request)
-        self.status = response.status
-        self.provider_request_id = response.header("x-request-id")[:100]
-        return response
 
 
 class _NoTransport:
@@ -198,7 +181,8 @@ class Connection:
 
     def preview(self, write: Write) -> Any:
         """The payload that would be sent. Nothing leaves, no secret is opened."""
-        return self._opened.driver(self._access(_NoTransport(), {})).preview(write)
+        lent = Lent(self._opened.held, {})
+        return self._opened.driver(access_for(self.tenant, lent, _NoTransport())).preview(write)
 
     async def send(self, writes: Sequence[Write], *, actor: str, request_id: str = "") -> Sent:
         """One provider batch (all of one object and operation). A provider's failure is in the results."""
@@ -350,16 +334,6 @@ class Connection:
 
     # -- the one way to the provider ---------------------------------------------------------------------------
 
-    def _access(self, transport: Transport, secrets: dict[str, Secret]) -> Access:
-        credential = self._opened.credential
-        return Access(
-            settings=credential.settings,
-            secrets=secrets,
-            transport=transport,
-            facts=credential.facts,
-            mark_prefix=f"crmbridge_{self.tenant.id.hex[:12]}",
-        )
-
     async def _measured(
         self,
         operation: Operation,
@@ -376,10 +350,11 @@ class Connection:
         started = monotonic()
         answer: T | CrmError
         try:
-            self._refuse_if_dead()
+            await self._owner.check_gate(self.tenant, self.manifest)
+            if self._opened.credential.status is CredentialStatus.NEEDS_REAUTHORIZATION:
+                raise dead(self._opened.driver, self.tenant)
             async with self._owner.in_flight(self.id, self.manifest):
-                secrets = await self._owner.lend(self.tenant.id, self._opened)
-                answer = await call(self._opened.driver(self._access(metered, secrets)))
+                answer = await self._lent(metered, call)
         except CrmError as error:
             answer = error
         except Exception as bug:
@@ -413,15 +388,21 @@ class Connection:
         )
         return answer, entry
 
-    def _refuse_if_dead(self) -> None:
-        if self._opened.credential.status is CredentialStatus.NEEDS_REAUTHORIZATION:
-            raise AuthError(
-                f"{self.manifest.display_name} no longer accepts this connection's credential.",
-                subcode="refresh_failed",
-                fix=Fix(
-                    "reconnect", f"Connect {self.manifest.display_name} again for tenant {self.tenant.slug}."
-                ),
-            )
+    async def _lent(self, metered: Metered, call: Callable[[CrmDriver], Awaitable[T]]) -> T | CrmError:
+        """Lend the secrets and call. A token that is renewed on the way counts for all who share this opening."""
+        opened = self._opened
+        lent = await self._owner.lending.lend(self.tenant, opened.driver, opened.held)
+        access = access_for(self.tenant, lent, metered)
+        renewal = Renewal(self._owner.lending, self.tenant, opened.driver, lent, access)
+        answer: T | CrmError
+        try:
+            answer = await call(opened.driver(access))
+        except CrmError as error:
+            answer = error
+        finally:
+            opened.keep(renewal.lent.held)
+        renewal.settle(answer)
+        return answer
 
     async def _note_refusal(self, error: Exception | None) -> None:
         if isinstance(error, AuthError) and error.subcode in _REFUSED_SUBCODES:

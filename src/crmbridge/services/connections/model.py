@@ -18,6 +18,7 @@ __all__ = [
     "ConnectionSummary",
     "Credential",
     "CredentialStatus",
+    "Held",
     "Intent",
     "Sent",
     "TestReport",
@@ -65,6 +66,7 @@ class Sent(msgspec.Struct, kw_only=True):
 class Credential(msgspec.Struct, kw_only=True):
     """A row of ``tenant_credentials`` without its sealed part: safe to show.
 
+    ``expires_at`` and ``rotated_at`` are those of its access token, where it has one.
     ``generated`` holds values that crmbridge made (a webhook secret): filled once, in the answer to the
     connect call, and never again.
     """
@@ -86,7 +88,17 @@ class Credential(msgspec.Struct, kw_only=True):
     tested_at: datetime | None = None
     test_error: dict[str, Any] | None = None
     activated_at: datetime | None = None
+    rotated_at: datetime | None = None
+    expires_at: datetime | None = None
     generated: dict[str, str] = {}
+
+
+class Held(msgspec.Struct, kw_only=True):
+    """A credential with its sealed part, as read. ``expires`` is monotonic time of this process, None = unknown."""
+
+    credential: Credential
+    sealed: bytes
+    expires: float | None = None
 
 
 class ConnectionRow(msgspec.Struct, kw_only=True):
@@ -97,8 +109,7 @@ class ConnectionRow(msgspec.Struct, kw_only=True):
     driver: str
     routes: dict[str, str]
     is_paused: bool
-    credential: Credential | None = None
-    sealed: bytes = b""
+    held: Held | None = None
 
 
 class ConnectionSummary(msgspec.Struct, kw_only=True):

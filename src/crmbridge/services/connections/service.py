@@ -10,9 +10,18 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from crmbridge.core.driver import Access, CrmDriver, Proof, refuse
-from crmbridge.core.errors import AuthError, Conflict, CrmError, Fix, NotConfigured, NotFound
-from crmbridge.core.manifest import Manifest
+from crmbridge.core.driver import CrmDriver, Proof, refuse
+from crmbridge.core.errors import (
+    AuthError,
+    Conflict,
+    CrmError,
+    FieldError,
+    Fix,
+    NotConfigured,
+    NotFound,
+    ValidationError,
+)
+from crmbridge.core.manifest import AuthKind, Manifest
 from crmbridge.core.operations import Operation
 from crmbridge.core.records import Object
 from crmbridge.core.secret import Secret
@@ -20,19 +29,24 @@ from crmbridge.db.pool import Database
 from crmbridge.services.audit.model import AuditEntry
 from crmbridge.services.audit.service import AuditLog
 from crmbridge.services.connections import store
-from crmbridge.services.connections.connection import Connection, Metered
+from crmbridge.services.connections.access import Metered, Renewal, access_for, missing_rights, require_gate
+from crmbridge.services.connections.connection import Connection
+from crmbridge.services.connections.consent import Consent
 from crmbridge.services.connections.forms import read_form
+from crmbridge.services.connections.lending import Lending, Lent
 from crmbridge.services.connections.model import (
     ConnectionRow,
     ConnectionSummary,
     Credential,
     CredentialStatus,
+    Held,
     TestReport,
 )
 from crmbridge.services.incidents.service import Incidents
 from crmbridge.services.mapping.model import Overrides
 from crmbridge.services.mapping.service import Mapping as MappingService
 from crmbridge.services.mapping.service import build_field_map
+from crmbridge.services.oauth.service import OAuth
 from crmbridge.services.tenants.model import Tenant
 from crmbridge.services.tenants.service import Tenants
 from crmbridge.services.vault.service import Vault
@@ -51,13 +65,23 @@ class Opened(msgspec.Struct):
     """A connection as read from the tables: sealed credential, manifest under its settings, overrides."""
 
     row: ConnectionRow
-    credential: Credential
-    sealed: bytes
+    held: Held
     driver: type[CrmDriver]
     manifest: Manifest
     overrides: Overrides
     read_at: float
     maps: dict[Object, FieldMap] = {}
+
+    @property
+    def credential(self) -> Credential:
+        """The credential in use."""
+        return self.held.credential
+
+    def keep(self, held: Held) -> None:
+        """Go on with newer tokens of the same credential."""
+        is_same = held.credential.id == self.held.credential.id
+        if is_same and held.credential.row_version > self.held.credential.row_version:
+            self.held = held
 
     def field_map(self, tenant: Tenant, obj: Object) -> FieldMap:
         """The map of one object, built once."""
@@ -78,6 +102,7 @@ class Connections:
         incidents: Incidents,
         tenants: Tenants,
         vault: Vault,
+        oauth: OAuth,
         mapping: MappingService,
         egress: Egress,
         policy: EgressPolicy,
@@ -92,8 +117,14 @@ class Connections:
         self._mapping = mapping
         self._policy = policy
         self._load = load_driver
+        self.lending = Lending(db=db, audit=audit, incidents=incidents, vault=vault, oauth=oauth)
+        self.consent = Consent(self, db=db, oauth=oauth, policy=policy, load_driver=load_driver)
         self._cache: OrderedDict[tuple[UUID, object], Opened] = OrderedDict()
         self._gates: OrderedDict[UUID, InFlight] = OrderedDict()
+
+    async def close(self) -> None:
+        """Wait for tokens that are being renewed."""
+        await self.lending.close()
 
     # -- connecting --------------------------------------------------------------------------------------------
 
@@ -110,77 +141,100 @@ class Connections:
         if base.why_unavailable:
             raise refuse(base, None, Operation.CREATE)
         answers = read_form(base, form, self._policy)
-        driver_class.manifest_for(answers.settings)
-        credential_id, row_version = uuid4(), 1
-        sealed = await self._vault.seal_credential(
-            answers.secrets,
-            tenant_id=tenant.id,
-            driver=driver,
-            credential_id=credential_id,
-            row_version=row_version,
-        )
+        if driver_class.manifest_for(answers.settings).auth.kind is AuthKind.OAUTH_CODE:
+            raise ValidationError(
+                f"{base.display_name} is connected by consent, not by a form.",
+                provider=driver,
+                operation="connect",
+                fields=(FieldError("driver", "starts with a link"),),
+                fix=Fix(
+                    "start_oauth", f"POST /api/tenants/{tenant.slug}/oauth/{driver}/start and open the link."
+                ),
+            )
+        credential_id = uuid4()
+        # Unwrapped before a connection is held: it must not wait for another one.
+        await self._vault.keys(tenant.id)
         async with self._db.tenant(tenant.id) as conn:
-            connection_id, known = await store.ensure_connection(
-                conn, uuid4(), tenant.id, name, driver, actor
+            await self.insert_credential(
+                conn, tenant, driver, name, credential_id, answers.settings, answers.secrets, actor=actor
             )
-            current = await store.read_connection(conn, connection_id=connection_id)
-            in_use = current.credential if current else None
-            if known != driver:
-                if in_use:
-                    raise Conflict(
-                        f"The connection {name!r} of {tenant.slug} is a {known} connection in use.",
-                        fix=Fix(
-                            "use_other_name",
-                            "Give the new connection another name, or revoke the old credential.",
-                        ),
-                    )
-                await store.set_driver(conn, connection_id, driver)
-            await store.insert_credential(
-                conn,
-                credential_id=credential_id,
-                tenant_id=tenant.id,
-                connection_id=connection_id,
-                driver=driver,
-                row_version=row_version,
-                sealed=sealed,
-                settings=answers.settings,
-                previous_id=in_use.id if in_use else None,
-                actor=actor,
-            )
-            await self._audit_credential(
-                conn,
-                tenant,
-                actor,
-                "credential.created",
-                connection_id,
-                credential_id,
-                {"driver": driver, "previous_credential_id": str(in_use.id) if in_use else None},
-            )
-            found = await store.read_credential(conn, credential_id)
-        assert found is not None
-        credential = found[0]
+            credential = (await self._credential(conn, credential_id)).credential
         credential.generated = self._vault.show_once(answers.secrets, answers.generated)
         return credential
+
+    async def insert_credential(
+        self,
+        conn: Any,
+        tenant: Tenant,
+        driver: str,
+        name: str,
+        credential_id: UUID,
+        settings: dict[str, str],
+        secrets: Mapping[str, Secret],
+        *,
+        actor: str,
+    ) -> None:
+        """A sealed ``pending`` credential, with its connection where that is new, in the caller's transaction.
+
+        Raises Conflict when the name belongs to another driver in use.
+        """
+        sealed = await self._vault.seal_credential(
+            secrets, tenant_id=tenant.id, driver=driver, credential_id=credential_id, row_version=1
+        )
+        connection_id, known = await store.ensure_connection(conn, uuid4(), tenant.id, name, driver, actor)
+        current = await store.read_connection(conn, connection_id=connection_id)
+        in_use = current.held.credential if current and current.held else None
+        if known != driver:
+            if in_use:
+                raise Conflict(
+                    f"The connection {name!r} of {tenant.slug} is a {known} connection in use.",
+                    fix=Fix(
+                        "use_other_name",
+                        "Give the new connection another name, or revoke the old credential.",
+                    ),
+                )
+            await store.set_driver(conn, connection_id, driver)
+        await store.insert_credential(
+            conn,
+            credential_id=credential_id,
+            tenant_id=tenant.id,
+            connection_id=connection_id,
+            driver=driver,
+            row_version=1,
+            sealed=sealed,
+            settings=settings,
+            previous_id=in_use.id if in_use else None,
+            actor=actor,
+        )
+        await self._audit_credential(
+            conn,
+            tenant,
+            actor,
+            "credential.created",
+            connection_id,
+            credential_id,
+            {"driver": driver, "previous_credential_id": str(in_use.id) if in_use else None},
+        )
 
     async def test(self, tenant: Tenant, credential_id: UUID, *, actor: str) -> TestReport:
         """The provider's lightest call with this credential. A failed test is a report, not an exception."""
         async with self._db.tenant(tenant.id) as conn:
-            credential, sealed = await self._credential(conn, credential_id)
+            held = await self._credential(conn, credential_id)
+        credential = held.credential
         driver_class = self._load(credential.driver)
         metered = Metered(self.egress)
         started = monotonic()
-        proof, failure = Proof(facts=credential.facts), None
+        proof, facts, failure = Proof(), credential.facts, None
         try:
-            driver = driver_class(
-                Access(
-                    settings=credential.settings,
-                    secrets=await self._open(tenant.id, credential, sealed),
-                    transport=metered,
-                    facts=dict(credential.facts),
-                    mark_prefix=f"crmbridge_{tenant.id.hex[:12]}",
-                )
-            )
-            proof = await driver.test_connection()
+            await self.check_gate(tenant, driver_class.manifest_for(credential.settings))
+            lent = await self.lending.lend(tenant, driver_class, held, is_test=True)
+            access = access_for(tenant, lent, metered)
+            Renewal(self.lending, tenant, driver_class, lent, access, is_test=True)
+            facts = access.facts
+            try:
+                proof = await driver_class(access).test_connection()
+            finally:
+                facts = {**access.facts, **proof.facts}
         except CrmError as error:
             error.provider = error.provider or credential.driver
             error.operation = error.operation or "test_connection"
@@ -192,9 +246,9 @@ class Connections:
                 credential_id,
                 error=failure.to_dict() if failure else None,
                 account=proof.account if not failure else credential.account,
-                facts=proof.facts,
-                scopes=proof.scopes,
-                missing_rights=proof.missing_rights,
+                facts=facts,
+                scopes=proof.scopes or credential.scopes,
+                missing_rights=missing_rights(driver_class, credential, proof),
             )
             if not failure and credential.status is CredentialStatus.NEEDS_REAUTHORIZATION:
                 await store.activate(conn, credential.connection_id, credential_id)
@@ -211,7 +265,7 @@ class Connections:
                     "http_calls": metered.calls,
                 },
             )
-            credential, _ = await self._credential(conn, credential_id)
+            credential = (await self._credential(conn, credential_id)).credential
         self._forget(tenant.id)
         return TestReport(
             ok=failure is None,
@@ -222,10 +276,16 @@ class Connections:
         )
 
     async def activate(self, tenant: Tenant, credential_id: UUID, *, actor: str) -> Credential:
-        """Put a tested credential to use (also a superseded one: rollback). Raises Conflict when untested."""
+        """Put a tested credential to use (also a superseded one: rollback).
+
+        Raises Conflict when untested, GateClosed when the driver's gate is shut.
+        """
+        gate = await self._tenants.gate(tenant.id)
         async with self._db.tenant(tenant.id) as conn:
-            credential, _ = await self._credential(conn, credential_id)
+            credential = (await self._credential(conn, credential_id)).credential
             self._check_can_activate(credential)
+            manifest = self._load(credential.driver).manifest_for(credential.settings)
+            require_gate(gate, manifest)
             previous = await store.activate(conn, credential.connection_id, credential_id)
             await self._audit_credential(
                 conn,
@@ -242,7 +302,7 @@ class Connections:
             await self._incidents.resolve_by_key(
                 conn, tenant.id, "reauthorization_needed", str(credential.connection_id), actor=actor
             )
-            credential, _ = await self._credential(conn, credential_id)
+            credential = (await self._credential(conn, credential_id)).credential
         self._forget(tenant.id)
         return credential
 
@@ -260,19 +320,15 @@ class Connections:
     async def revoke(self, tenant: Tenant, credential_id: UUID, *, actor: str) -> Credential:
         """Mark a credential revoked; the provider's own revoke is called first where one exists."""
         async with self._db.tenant(tenant.id) as conn:
-            credential, sealed = await self._credential(conn, credential_id)
+            held = await self._credential(conn, credential_id)
+        credential = held.credential
         at_provider = False
         if credential.status is not CredentialStatus.REVOKED:
-            driver = self._load(credential.driver)(
-                Access(
-                    settings=credential.settings,
-                    secrets=await self._open(tenant.id, credential, sealed),
-                    transport=self.egress,
-                    facts=credential.facts,
-                )
-            )
+            driver_class = self._load(credential.driver)
             try:
-                at_provider = await driver.revoke()
+                await self.check_gate(tenant, driver_class.manifest_for(credential.settings))
+                lent = Lent(held, await self.lending.open(tenant, held))
+                at_provider = await driver_class(access_for(tenant, lent, self.egress)).revoke()
             except CrmError:
                 at_provider = False
         async with self._db.tenant(tenant.id) as conn:
@@ -286,7 +342,7 @@ class Connections:
                 credential_id,
                 {"revoked_at_provider": at_provider},
             )
-            credential, _ = await self._credential(conn, credential_id)
+            credential = (await self._credential(conn, credential_id)).credential
         self._forget(tenant.id)
         return credential
 
@@ -304,8 +360,8 @@ class Connections:
                 id=row.id,
                 name=row.name,
                 driver=row.driver,
-                status=row.credential.status.value if row.credential else "not_connected",
-                account=row.credential.account if row.credential else "",
+                status=row.held.credential.status.value if row.held else "not_connected",
+                account=row.held.credential.account if row.held else "",
                 routes=row.routes,
                 is_paused=row.is_paused,
             )
@@ -332,17 +388,16 @@ class Connections:
     async def _read(self, tenant: Tenant, name: str, connection_id: UUID | None) -> Opened:
         async with self._db.tenant(tenant.id) as conn:
             row = await store.read_connection(conn, name=name, connection_id=connection_id)
-            overrides = await self._mapping.overrides(conn, row.id) if row and row.credential else {}
-        if row is None or row.credential is None:
+            overrides = await self._mapping.overrides(conn, row.id) if row and row.held else {}
+        if row is None or row.held is None:
             what = f"the connection {name!r}" if connection_id is None else f"the connection {connection_id}"
             raise NotConfigured(f"Tenant {tenant.slug} has no active credential for {what}.")
         driver = self._load(row.driver)
         return Opened(
             row=row,
-            credential=row.credential,
-            sealed=row.sealed,
+            held=row.held,
             driver=driver,
-            manifest=driver.manifest_for(row.credential.settings),
+            manifest=driver.manifest_for(row.held.credential.settings),
             overrides=overrides,
             read_at=monotonic(),
             maps={},
@@ -358,18 +413,14 @@ class Connections:
 
     # -- what a Connection needs of the house ------------------------------------------------------------------
 
-    async def lend(self, tenant_id: UUID, opened: Opened) -> dict[str, Secret]:
-        """The opened secrets for one call. Never kept."""
-        return await self._open(tenant_id, opened.credential, opened.sealed)
+    async def tenant(self, tenant_id: UUID) -> Tenant:
+        """The tenant of an id. Raises NotFound."""
+        return await self._tenants.get(tenant_id)
 
-    async def _open(self, tenant_id: UUID, credential: Credential, sealed: bytes) -> dict[str, Secret]:
-        return await self._vault.open_credential(
-            sealed,
-            tenant_id=tenant_id,
-            driver=credential.driver,
-            credential_id=credential.id,
-            row_version=credential.row_version,
-        )
+    async def check_gate(self, tenant: Tenant, manifest: Manifest) -> None:
+        """Raise GateClosed before anything is opened. What another process closed counts here within two seconds."""
+        if manifest.gate:
+            require_gate(await self._tenants.gate(tenant.id), manifest)
 
     def in_flight(self, connection_id: UUID, manifest: Manifest) -> InFlight:
         """The gate that bounds calls in flight of one connection in this process."""
@@ -382,31 +433,11 @@ class Connections:
 
     async def note_refusal(self, tenant: Tenant, opened: Opened, error: AuthError) -> None:
         """The provider refuses the credential in use: mark it, open one incident, stop hammering."""
-        credential = opened.credential
         async with self._db.tenant(tenant.id) as conn:
-            if not await store.mark_refused(conn, credential.id, credential.row_version):
-                return
-            await self._incidents.open(
-                conn,
-                tenant.id,
-                "reauthorization_needed",
-                str(credential.connection_id),
-                title=f"{opened.manifest.display_name} refuses the credential of {tenant.slug}",
-                details={"code": error.full_code, "fix": error.fix.hint, "credential_id": str(credential.id)},
-                connection_id=credential.connection_id,
-            )
-            await self._audit_credential(
-                conn,
-                tenant,
-                "system",
-                "credential.refused",
-                credential.connection_id,
-                credential.id,
-                {"code": error.full_code},
-            )
+            await self.lending.mark_dead(conn, tenant, opened.driver, opened.credential, error)
         self._forget(tenant.id)
 
-    async def _credential(self, conn: Any, credential_id: UUID) -> tuple[Credential, bytes]:
+    async def _credential(self, conn: Any, credential_id: UUID) -> Held:
         found = await store.read_credential(conn, credential_id)
         if found is None:
             raise NotFound("There is no such credential.")

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import Any
 from uuid import UUID
 
-from crmbridge.services.connections.model import ConnectionRow, Credential, CredentialStatus
+from crmbridge.services.connections.model import ConnectionRow, Credential, CredentialStatus, Held
 
 _CREDENTIAL = """
 k.id, k.connection_id, c.name as connection, k.driver, k.status, k.settings, k.facts, k.account, k.scopes,
-k.missing_rights, k.previous_id, k.row_version, k.created_by, k.created_at, k.tested_at, k.test_error, k.activated_at
+k.missing_rights, k.previous_id, k.row_version, k.created_by, k.created_at, k.tested_at, k.test_error, k.activated_at,
+k.rotated_at, k.expires_at, extract(epoch from k.expires_at - clock_timestamp())::float8 as seconds_left
 """
 
 # One connection by name, with the credential in use.
 _OPEN_BY_NAME = """
-select c.id as c_id, c.name as c_name, c.driver as c_driver, c.routes, c.paused_at, k.sealed, k.*, c.name as connection
+select c.id as c_id, c.name as c_name, c.driver as c_driver, c.routes, c.paused_at, k.sealed, k.*, c.name as connection,
+    extract(epoch from k.expires_at - clock_timestamp())::float8 as seconds_left
 from connections c
 left join tenant_credentials k
     on k.connection_id = c.id and k.status in ('active', 'needs_reauthorization')
@@ -44,6 +47,34 @@ _INSERT = """
 insert into tenant_credentials
     (id, tenant_id, connection_id, driver, row_version, sealed, settings, previous_id, created_by)
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+"""
+
+# The tokens of one credential, locked until they are renewed. The lock leaves room for a new credential that refers to
+# this one; waiting for it ends by itself, should a process hang.
+_LOCK_WAIT = "set local lock_timeout = '20s'"
+_LOCK = f"""
+select k.sealed, extract(epoch from k.token_not_before - clock_timestamp())::float8 as pause, {_CREDENTIAL}
+from tenant_credentials k join connections c on c.id = k.connection_id
+where k.id = $1 for no key update of k
+"""  # noqa: S608 - a constant list of columns
+
+# New tokens over those of the version that was read, and no other.
+_SAVE_TOKENS = """
+update tenant_credentials set sealed = $3, row_version = row_version + 1, facts = $4, rotated_at = clock_timestamp(),
+    expires_at = clock_timestamp() + make_interval(secs => $5), token_not_before = null,
+    scopes = coalesce($6, scopes)
+where id = $1 and row_version = $2 returning row_version
+"""
+
+_PAUSE = """
+update tenant_credentials set token_not_before = clock_timestamp() + make_interval(secs => $2) where id = $1
+"""
+
+# What an authorization-code grant brought, on the row just inserted.
+_GRANTED = """
+update tenant_credentials set facts = $2, scopes = $3, missing_rights = $4,
+    expires_at = clock_timestamp() + make_interval(secs => $5), rotated_at = clock_timestamp()
+where id = $1
 """
 
 # One credential with its sealed part, locked against a concurrent change of state.
@@ -112,7 +143,15 @@ def _credential(row: Any) -> Credential:
         tested_at=row["tested_at"],
         test_error=row["test_error"],
         activated_at=row["activated_at"],
+        rotated_at=row["rotated_at"],
+        expires_at=row["expires_at"],
     )
+
+
+def _held(row: Any) -> Held:
+    left = row["seconds_left"]
+    expires = None if left is None else monotonic() + left
+    return Held(credential=_credential(row), sealed=row["sealed"] or b"", expires=expires)
 
 
 def _connection(row: Any) -> ConnectionRow:
@@ -122,8 +161,7 @@ def _connection(row: Any) -> ConnectionRow:
         driver=row["c_driver"],
         routes=row["routes"],
         is_paused=row["paused_at"] is not None,
-        credential=_credential(row) if row["status"] else None,
-        sealed=row["sealed"] or b"",
+        held=_held(row) if row["status"] else None,
     )
 
 
@@ -185,10 +223,52 @@ async def insert_credential(
     )
 
 
-async def read_credential(conn: Any, credential_id: UUID) -> tuple[Credential, bytes] | None:
+async def read_credential(conn: Any, credential_id: UUID) -> Held | None:
     """One credential and its sealed part, locked until the transaction ends."""
     row = await conn.fetchrow(_READ, credential_id)
-    return (_credential(row), row["sealed"]) if row else None
+    return _held(row) if row else None
+
+
+async def lock_tokens(conn: Any, credential_id: UUID) -> tuple[Held, float] | None:
+    """One credential, locked for new tokens, and the seconds until its token endpoint may be asked (0: now).
+
+    Raises asyncpg.LockNotAvailableError when another process holds it for longer than a token call may take.
+    """
+    await conn.execute(_LOCK_WAIT)
+    row = await conn.fetchrow(_LOCK, credential_id)
+    return (_held(row), max(row["pause"] or 0.0, 0.0)) if row else None
+
+
+async def save_tokens(
+    conn: Any,
+    credential_id: UUID,
+    row_version: int,
+    sealed: bytes,
+    facts: dict[str, str],
+    expires_in: float | None,
+    scopes: list[str] | None,
+) -> bool:
+    """Put new tokens in place of those of ``row_version``; False when another version stands there."""
+    saved = await conn.fetchval(_SAVE_TOKENS, credential_id, row_version, sealed, facts, expires_in, scopes)
+    return saved is not None
+
+
+async def pause_tokens(conn: Any, credential_id: UUID, seconds: float) -> None:
+    """No process asks for a token of this credential for so long."""
+    await conn.execute(_PAUSE, credential_id, seconds)
+
+
+async def save_grant(
+    conn: Any,
+    credential_id: UUID,
+    *,
+    facts: dict[str, str],
+    scopes: list[str],
+    missing_rights: list[str],
+    expires_in: float | None,
+) -> None:
+    """What the consent brought beside the tokens."""
+    await conn.execute(_GRANTED, credential_id, facts, scopes, missing_rights, expires_in)
 
 
 async def list_credentials(conn: Any) -> list[Credential]:

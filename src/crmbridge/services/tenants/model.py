@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from uuid import UUID
 
 import msgspec
@@ -11,7 +11,7 @@ from crmbridge.core.errors import AuthError, Fix
 from crmbridge.core.records import Object
 from crmbridge.core.verticals import Vertical
 
-__all__ = ["SCOPES", "ApiKey", "KeyRefused", "Principal", "Tenant"]
+__all__ = ["SCOPES", "ApiKey", "Gate", "KeyRefused", "Principal", "Tenant"]
 
 SCOPES = ("read", "write:*", *(f"write:{obj.value}" for obj in Object), "delete", "erase", "admin")
 
@@ -72,3 +72,30 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     def reaches(self, tenant_id: UUID) -> bool:
         """False answers become 404, the same as for a tenant that is not there."""
         return self.tenant_id is None or self.tenant_id == tenant_id
+
+
+class Gate(msgspec.Struct, frozen=True, kw_only=True):
+    """The papers without which no call with health data leaves: a signed BAA, and a compliance review by a person.
+
+    ``missing`` names what keeps the gate shut; ``is_closed`` is an operator's own decision to shut it.
+    """
+
+    baa_reference: str = ""
+    baa_signatory: str = ""
+    baa_signed_on: date | None = None
+    reviewer: str = ""
+    reviewed_on: date | None = None
+    is_closed: bool = False
+    recorded_by: str = ""
+    recorded_at: datetime | None = None
+
+    @property
+    def missing(self) -> list[str]:
+        """The names of the empty fields, in their order."""
+        names = ("baa_reference", "baa_signatory", "baa_signed_on", "reviewer", "reviewed_on")
+        return [name for name in names if not getattr(self, name)]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether calls may leave."""
+        return not self.is_closed and not self.missing

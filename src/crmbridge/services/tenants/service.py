@@ -22,13 +22,15 @@ from crmbridge.core.verticals import Vertical
 from crmbridge.db.pool import Database
 from crmbridge.services.audit import AuditEntry, AuditLog
 from crmbridge.services.tenants import store
-from crmbridge.services.tenants.model import SCOPES, ApiKey, KeyRefused, Principal, Tenant
+from crmbridge.services.tenants.model import SCOPES, ApiKey, Gate, KeyRefused, Principal, Tenant
 
 __all__ = ["TOKEN_PREFIX", "Tenants"]
 
 TOKEN_PREFIX = "crmb_live_"  # noqa: S105 - what a token begins with, no token
 CACHE_SECONDS = 5.0
 CACHED_ENTRIES = 10_000
+# How long a gate that was closed in another process still counts as open here. Seconds.
+GATE_SECONDS = 2.0
 LIST_LIMIT = 1000
 
 _SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -80,6 +82,7 @@ class Tenants:
         self._vault_keys = vault_keys
         self._tenants: _Recent[Tenant] = _Recent(cache_seconds, CACHED_ENTRIES)
         self._principals: _Recent[Principal] = _Recent(cache_seconds, CACHED_ENTRIES)
+        self._gates: _Recent[Gate] = _Recent(min(cache_seconds, GATE_SECONDS), CACHED_ENTRIES)
 
     # ------------------------------------------------------------------ tenants
 
@@ -151,6 +154,56 @@ class Tenants:
             _raise([FieldError("limit", f"limit must be from 1 to {LIST_LIMIT}, got {limit}.")])
         async with self._db.system() as conn:
             return await store.select_all(conn, after_slug, with_closed, limit)
+
+    # ------------------------------------------------------------------ the gate for health data
+
+    async def gate(self, tenant_id: UUID) -> Gate:
+        """What is recorded for this tenant; believed for two seconds."""
+        held = self._gates.get(tenant_id)
+        if held is None:
+            async with self._db.tenant(tenant_id) as conn:
+                held = await store.select_gate(conn, tenant_id)
+            self._gates.put(tenant_id, held)
+        return held
+
+    async def record_gate(self, tenant: Tenant, gate: Gate, actor: str) -> Gate:
+        """Record the BAA and the review, or one of them; opens a gate that was closed. Names stay out of the audit log.
+
+        Raises ValidationError for a date in the future or a text over 200 characters.
+        """
+        _check_gate(gate)
+        async with self._db.tenant(tenant.id) as conn:
+            saved = await store.save_gate(conn, tenant.id, gate, actor)
+            if saved is None:
+                _raise(
+                    [FieldError("baa_signed_on", "baa_signed_on and reviewed_on must not be after today.")]
+                )
+                raise AssertionError
+            await self._tell_gate(conn, tenant, saved, "gate.recorded", actor)
+        self._gates.put(tenant.id, saved)
+        return saved
+
+    async def close_gate(self, tenant: Tenant, actor: str) -> Gate:
+        """Shut the gate: calls stop here at once, in other processes within two seconds."""
+        async with self._db.tenant(tenant.id) as conn:
+            saved = await store.close_gate(conn, tenant.id, actor)
+            await self._tell_gate(conn, tenant, saved, "gate.closed", actor)
+        self._gates.put(tenant.id, saved)
+        return saved
+
+    async def _tell_gate(
+        self, conn: asyncpg.Connection, tenant: Tenant, gate: Gate, action: str, actor: str
+    ) -> None:
+        details = {
+            "baa_reference": gate.baa_reference,
+            "baa_signed_on": gate.baa_signed_on,
+            "reviewed_on": gate.reviewed_on,
+            "missing": gate.missing,
+            "is_open": gate.is_open,
+        }
+        await self._audit.write(
+            conn, AuditEntry(tenant.id, actor, action, subject_id=str(tenant.id), details=details)
+        )
 
     # ------------------------------------------------------------------ API keys
 
@@ -275,6 +328,21 @@ def _check_tenant(
     if unknown_slots not in ("refuse", "note"):
         problems.append(FieldError("unknown_slots", "unknown_slots must be 'refuse' or 'note'."))
     _raise(problems)
+
+
+def _check_gate(gate: Gate) -> None:
+    texts = {
+        "baa_reference": gate.baa_reference,
+        "baa_signatory": gate.baa_signatory,
+        "reviewer": gate.reviewer,
+    }
+    _raise(
+        [
+            FieldError(name, f"{name} must be one line of at most 200 characters.")
+            for name, text in texts.items()
+            if len(text) > 200 or not text.isprintable()
+        ]
+    )
 
 
 def _check_key(name: str, scopes: Sequence[str]) -> None:

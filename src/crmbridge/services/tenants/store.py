@@ -10,16 +10,19 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from crmbridge.services.tenants.model import ApiKey, Tenant
+from crmbridge.services.tenants.model import ApiKey, Gate, Tenant
 
 __all__ = [
+    "close_gate",
     "find_key",
     "insert",
     "insert_key",
     "revoke_key",
+    "save_gate",
     "select",
     "select_all",
     "select_by_slug",
+    "select_gate",
     "select_keys",
 ]
 
@@ -58,6 +61,23 @@ select k.id, k.tenant_id, k.name, k.prefix, k.scopes, k.key_hash, k.revoked_at, 
 from api_keys k left join tenants t on t.id = k.tenant_id
 where k.key_hash = $1
 """
+
+_GATE = (
+    "baa_reference, baa_signatory, baa_signed_on, reviewer, reviewed_on, is_closed, recorded_by, recorded_at"
+)
+
+_SAVE_GATE = f"""
+insert into gates (tenant_id, baa_reference, baa_signatory, baa_signed_on, reviewer, reviewed_on, recorded_by)
+values ($1, $2, $3, $4, $5, $6, $7)
+on conflict (tenant_id) do update set baa_reference = excluded.baa_reference, baa_signatory = excluded.baa_signatory,
+    baa_signed_on = excluded.baa_signed_on, reviewer = excluded.reviewer, reviewed_on = excluded.reviewed_on,
+    recorded_by = excluded.recorded_by, recorded_at = now(), is_closed = false
+returning {_GATE}, (baa_signed_on > current_date or reviewed_on > current_date) as is_future
+"""  # noqa: S608
+
+_CLOSE_GATE = f"""
+update gates set is_closed = true, recorded_by = $2, recorded_at = now() where tenant_id = $1 returning {_GATE}
+"""  # noqa: S608
 
 
 class FoundKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,3 +167,34 @@ async def find_key(conn: Any, key_hash: bytes) -> FoundKey | None:
     """By the whole hash."""
     row = await conn.fetchrow(_FIND_KEY, key_hash)
     return None if row is None else msgspec.convert(dict(row), FoundKey)
+
+
+def _gate(row: Mapping[str, Any]) -> Gate:
+    return Gate(**{name: row[name] for name in Gate.__struct_fields__})
+
+
+async def select_gate(conn: Any, tenant_id: UUID) -> Gate:
+    """What is recorded; an empty gate when nothing is."""
+    row = await conn.fetchrow(f"select {_GATE} from gates where tenant_id = $1", tenant_id)  # noqa: S608
+    return Gate() if row is None else _gate(row)
+
+
+async def save_gate(conn: Any, tenant_id: UUID, gate: Gate, actor: str) -> Gate | None:
+    """Record; a closed gate opens again. None when a date is after today (the caller rolls back)."""
+    row = await conn.fetchrow(
+        _SAVE_GATE,
+        tenant_id,
+        gate.baa_reference,
+        gate.baa_signatory,
+        gate.baa_signed_on,
+        gate.reviewer,
+        gate.reviewed_on,
+        actor,
+    )
+    return None if row["is_future"] else _gate(row)
+
+
+async def close_gate(conn: Any, tenant_id: UUID, actor: str) -> Gate:
+    """Shut it; the papers stay on record."""
+    row = await conn.fetchrow(_CLOSE_GATE, tenant_id, actor)
+    return Gate() if row is None else _gate(row)

@@ -135,6 +135,25 @@ class Vault:
         opened = msgspec.json.decode(plaintext, type=dict[str, str])
         return {name: Secret(text) for name, text in opened.items()}
 
+    async def seal_secrets(
+        self, secrets: Mapping[str, Secret], *, tenant_id: UUID | None, kind: str, row: str
+    ) -> bytes:
+        """Named secrets of one row that is no credential, bound to its owner (None: the installation), kind and row."""
+        keys = await self._keys_of(tenant_id)
+        plaintext = msgspec.json.encode({name: secret.open() for name, secret in secrets.items()})
+        return keys.seal_enveloped(plaintext, bound(kind, row))
+
+    async def open_secrets(
+        self, sealed: bytes, *, tenant_id: UUID | None, kind: str, row: str
+    ) -> dict[str, Secret]:
+        """The inverse. Raises SealBroken for an altered or swapped row."""
+        keys = await self._keys_of(tenant_id)
+        opened = msgspec.json.decode(keys.open_enveloped(sealed, bound(kind, row)), type=dict[str, str])
+        return {name: Secret(text) for name, text in opened.items()}
+
+    async def _keys_of(self, tenant_id: UUID | None) -> SealingKeys:
+        return await self.installation() if tenant_id is None else await self.keys(tenant_id)
+
     def show_once(self, secrets: Mapping[str, Secret], names: Iterable[str]) -> dict[str, str]:
         """The texts of the named secrets, for the one answer that shows what crmbridge itself generated."""
         return {name: secrets[name].open() for name in names}

@@ -1,0 +1,1 @@
+"""OAUTH: links to consent, the apps of this installation at the providers, and the token endpoint's protocol."""
