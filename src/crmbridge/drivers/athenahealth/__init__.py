@@ -1,0 +1,1 @@
+"""athenahealth: athenaOne, the records of medical practices (PHI-gated)."""

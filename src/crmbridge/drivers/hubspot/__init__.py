@@ -1,0 +1,1 @@
+"""HubSpot: contacts, leads, deals, tickets, meetings, notes, calls."""

@@ -1,0 +1,1 @@
+"""Tekmetric: shop management of auto repair shops."""
