@@ -177,6 +177,8 @@ async def serve(settings: Settings, *, with_worker: bool = True) -> None:
         # What is loaded by now stays: the collector need not walk it again for every few hundred requests.
         gc.collect()
         gc.freeze()
+        # A request makes some thousand objects, nearly all without cycles.
+        gc.set_threshold(20_000, 20, 20)
         stop = asyncio.Event()
         worker = asyncio.create_task(services.jobs.run(stop)) if with_worker else None
         watcher = asyncio.create_task(_announce(server, settings))

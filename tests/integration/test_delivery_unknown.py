@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import msgspec
 import pytest
@@ -19,6 +20,7 @@ from crmbridge.core.errors import RateLimited, Unavailable
 from crmbridge.core.operations import Outcome
 from crmbridge.db.pool import Database
 from crmbridge.db.roles import RoleDsns
+from crmbridge.services.delivery import store
 from crmbridge.services.delivery.drain import Drain
 from crmbridge.services.delivery.model import TargetState
 
@@ -342,3 +344,38 @@ async def test_crash_when_the_save_fails_then_looked_up_and_one_effect(
     await house.settle()
     assert await house.state(accepted) is TargetState.APPLIED
     assert [kind for kind, _ in house.provider.log] == ["send", "effect", "look_up"]
+
+
+async def test_unknown_when_marked_with_its_claim_and_the_turn_ends_unsent_then_looked_up_first(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = await build(database)
+    monkeypatch.setattr(Drain, "_must_leave", property(lambda _: True))
+    accepted = await house.accept(customer(), wait_seconds=0.3)
+    assert accepted.targets[0].state is TargetState.SENDING
+    assert house.provider.log == []
+    monkeypatch.undo()
+    await house.settle()
+    assert await house.state(accepted) is TargetState.APPLIED
+    assert [kind for kind, _ in house.provider.log] == ["look_up", "send", "effect"]
+    await house.delivery.close()
+
+
+async def test_wait_when_alone_on_an_idle_lane_then_marked_in_the_transaction_that_claims_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marks: list[int] = []
+    real = store.mark
+
+    async def counted(conn: Any, lease: Any, ids: Any) -> Any:
+        marks.append(len(ids))
+        held = await conn.fetchval("select owner from lanes where connection_id = $1", lease.connection_id)
+        assert held, "the claim stands in the same transaction"
+        return await real(conn, lease, ids)
+
+    monkeypatch.setattr(store, "mark", counted)
+    accepted = await house.accept(customer(), wait_seconds=5)
+    assert accepted.targets[0].state is TargetState.APPLIED
+    assert len(marks) == 1
+    attempts = await house.fetch("select number from attempts")
+    assert [row["number"] for row in attempts] == [1]

@@ -19,7 +19,7 @@ from crmbridge.api.bodies import (
     SearchBody,
 )
 from crmbridge.api.parameters import FromPath, FromQuery, House, IdempotencyKey, JSONBody, Prefer, Who
-from crmbridge.api.waiting import answer_accepted, idempotency_key_of, seconds_to_wait
+from crmbridge.api.waiting import answer_accepted, idempotency_key_of, record_intent, seconds_to_wait
 from crmbridge.core.errors import CrmError, FieldError, ValidationError
 from crmbridge.core.operations import Operation
 from crmbridge.core.records import Object, Record
@@ -85,20 +85,12 @@ class RecordRoutes(Controller):
         obj = object_named(object_name)
         found = await tenant_of(services, who, tenant)
         who.require(f"write:{obj.value}")
-        intent = Intent(
-            object=obj,
-            operation=Operation.UPSERT if data.match else Operation.CREATE,
-            fields=data.fields,
-            links=data.links,
-            match=data.match,
-            provider_extra=data.provider_extra,
-        )
         key = idempotency_key_of(idempotency_key, data.idempotency_key)
         return await _write(
             services,
             who,
             found,
-            intent,
+            record_intent(obj, data),
             mode=data.mode,
             key=key,
             prefer=prefer,

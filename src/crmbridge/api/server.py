@@ -14,6 +14,7 @@ from structlog.contextvars import bind_contextvars
 from crmbridge._version import __version__
 from crmbridge.api.authentication import Caller, add_request_id, caller, request_id_of
 from crmbridge.api.catalogue import drivers
+from crmbridge.api.express import Express
 from crmbridge.api.gates import GateRoutes
 from crmbridge.api.health import healthz, readyz
 from crmbridge.api.oauth import AppRoutes, ConsentRoutes, begin, callback
@@ -47,7 +48,7 @@ def whoami(who: Who) -> dict[str, Any]:
     }
 
 
-def build_api(services: House, *, max_body_bytes: int = 1024 * 1024, debug: bool = False) -> Litestar:
+def build_api(services: House, *, max_body_bytes: int = 1024 * 1024, debug: bool = False) -> Express:
     """The ASGI application over these services. Start-up and shutdown are the composition root's."""
 
     def provide_services() -> Services:
@@ -60,7 +61,7 @@ def build_api(services: House, *, max_body_bytes: int = 1024 * 1024, debug: bool
         bind_contextvars(request_id=request_id)
         return await caller(services, request.headers, request_id)
 
-    return Litestar(
+    app = Litestar(
         route_handlers=[
             healthz,
             readyz,
@@ -100,3 +101,4 @@ def build_api(services: House, *, max_body_bytes: int = 1024 * 1024, debug: bool
         debug=debug,
         logging_config=None,
     )
+    return Express(app, services, max_body_bytes)

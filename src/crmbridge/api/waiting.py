@@ -1,4 +1,4 @@
-"""From what delivery knows of a write to the HTTP answer: accepted, done, or refused."""
+"""From a body to a write's intent, and from what delivery knows of it to the HTTP answer."""
 
 from __future__ import annotations
 
@@ -8,11 +8,21 @@ from typing import Any
 import msgspec
 from litestar import Response
 
+from crmbridge.api.bodies import RecordBody
 from crmbridge.core.errors import FieldError, ValidationError
 from crmbridge.core.operations import Operation
+from crmbridge.core.records import Object
+from crmbridge.services.connections.model import Intent
 from crmbridge.services.delivery.model import Accepted, TargetState
 
-__all__ = ["answer_accepted", "idempotency_key_of", "seconds_to_wait"]
+__all__ = [
+    "Answer",
+    "accepted_answer",
+    "answer_accepted",
+    "idempotency_key_of",
+    "record_intent",
+    "seconds_to_wait",
+]
 
 MOST_SECONDS = 30.0
 _WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,4})(?:$|[,;\s])")
@@ -45,15 +55,25 @@ def idempotency_key_of(header: str, in_body: str) -> str:
     return header or in_body
 
 
-def answer_accepted(accepted: Accepted, operation: Operation, waited: bool, request_id: str) -> Response[Any]:
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """An HTTP answer to an accepted write, its body encoded."""
+
+    status: int
+    body: bytes
+    headers: dict[str, str] = {}
+    media_type: str = "application/json"
+
+
+def accepted_answer(accepted: Accepted, operation: Operation, waited: bool, request_id: str) -> Answer:
     """202 while it is under way; 201/200 once applied; the error's own status when the CRM refused it."""
-    body: dict[str, Any] = msgspec.to_builtins(accepted)
-    headers = {"Preference-Applied": "wait"} if waited else {}
+    if not waited:
+        return Answer(status=202, body=msgspec.json.encode(accepted))
+    headers = {"Preference-Applied": "wait"}
     states = {target.state for target in accepted.targets}
-    if waited and states == {TargetState.APPLIED}:
+    if states == {TargetState.APPLIED}:
         is_new = operation in (Operation.CREATE, Operation.UPSERT)
-        return Response(body, status_code=201 if is_new else 200, headers=headers)
-    if waited and TargetState.DEAD_LETTER in states:
+        return Answer(status=201 if is_new else 200, body=msgspec.json.encode(accepted), headers=headers)
+    if TargetState.DEAD_LETTER in states:
         error = next(t.error for t in accepted.targets if t.state is TargetState.DEAD_LETTER) or {}
         status = _STATUS_OF_CODE.get(str(error.get("code")), 502)
         refused = {
@@ -63,7 +83,32 @@ def answer_accepted(accepted: Accepted, operation: Operation, waited: bool, requ
             "detail": error.get("message", "The CRM refused the write."),
             **error,
             "request_id": request_id,
-            **body,
+            **msgspec.to_builtins(accepted),
         }
-        return Response(refused, status_code=status, headers=headers, media_type="application/problem+json")
-    return Response(body, status_code=202, headers=headers)
+        return Answer(
+            status=status,
+            body=msgspec.json.encode(refused),
+            headers=headers,
+            media_type="application/problem+json",
+        )
+    return Answer(status=202, body=msgspec.json.encode(accepted), headers=headers)
+
+
+def answer_accepted(accepted: Accepted, operation: Operation, waited: bool, request_id: str) -> Response[Any]:
+    """The same as the framework's response."""
+    answer = accepted_answer(accepted, operation, waited, request_id)
+    return Response(
+        answer.body, status_code=answer.status, headers=answer.headers, media_type=answer.media_type
+    )
+
+
+def record_intent(obj: Object, data: RecordBody) -> Intent:
+    """What the body of a create or upsert asks for."""
+    return Intent(
+        object=obj,
+        operation=Operation.UPSERT if data.match else Operation.CREATE,
+        fields=data.fields,
+        links=data.links,
+        match=data.match,
+        provider_extra=data.provider_extra,
+    )

@@ -37,7 +37,7 @@ from crmbridge.core.driver import CrmDriver
 from crmbridge.core.errors import FieldError, ValidationError
 from crmbridge.core.records import Object, RelatedWrite
 from crmbridge.core.verticals import Slot, SlotType, Vertical, slots_for
-from crmbridge.toolkit.formats import Locale, ValueFault, coerce, format_named
+from crmbridge.toolkit.formats import Locale, Step, ValueFault, coerce, format_named
 
 __all__ = [
     "FieldMap",
@@ -257,6 +257,14 @@ class FieldMap:
         for rule in self._writing:
             self._by_slot.setdefault(rule.slot, []).append(rule)
         self._placed.update(part for rule in self._writing for part in rule.join)
+        self._plain = {} if self._may_fill else dict(self._plain_places())
+
+    def _plain_places(self) -> Iterator[tuple[str, tuple[Slot, str, Step]]]:
+        """Slots with one place, a plain name on this object: most of a record, written without detours."""
+        for name, rules in self._by_slot.items():
+            rule = rules[0]
+            if len(rules) == 1 and not rule.native and not rule.values and len(split_path(rule.path)) == 1:
+                yield name, (self.slots[name], split_path(rule.path)[0], format_named(rule.format).write)
 
     def _error(self, name: str, message: str) -> FieldError:
         return FieldError(f"{self.object.value}.{name}", message)
@@ -300,10 +308,11 @@ class FieldMap:
         the field; on a create it is left out.
         """
         mapped = Mapped(fields={}, related=[], errors=[], leftover={})
-        values = self._canonical(self._flat(fields), mapped)
         trees: dict[str, dict[str, Any]] = {"": mapped.fields}
-        for rule in self._touched(values, partial):
-            self._write(rule, values, mapped, trees, partial)
+        if others := self._write_plain(fields, mapped, partial):
+            values = self._canonical(self._flat(others), mapped)
+            for rule in self._touched(values, partial):
+                self._write(rule, values, mapped, trees, partial)
         for rule in self._constants:
             if not partial and (rule.native in trees or not rule.native):
                 put_path(trees[rule.native], rule.path, rule.constant)
@@ -311,6 +320,25 @@ class FieldMap:
             RelatedWrite(native_object=name, fields=tree) for name, tree in trees.items() if name
         ]
         return mapped
+
+    def _write_plain(self, fields: Mapping[str, Any], mapped: Mapped, partial: bool) -> Mapping[str, Any]:
+        """Writes the slots that have a plain place; answers the others."""
+        if not self._plain:
+            return fields
+        others: dict[str, Any] = {}
+        for name, value in fields.items():
+            place = self._plain.get(name)
+            if place is None:
+                others[name] = value
+            elif not _is_empty(value):
+                slot, key, write = place
+                try:
+                    mapped.fields[key] = write(coerce(slot, value, self.locale), self.locale)
+                except ValueFault as fault:
+                    mapped.errors.append(self._error(name, str(fault)))
+            elif partial:
+                mapped.fields[place[1]] = None
+        return others
 
     def _touched(self, values: Mapping[str, Any], partial: bool) -> Iterable[FieldRule]:
         """The rules that these slots concern: their own, and those that may speak for an absent slot."""

@@ -1,12 +1,13 @@
 -- One statement for a flush of accepts, of several tenants. Ends up with one row per write that is new ('write')
 -- and one per lane that was pulled forward ('lane'); a key known already makes its write vanish here.
+-- Targets and subjects name their write by its place among the accepts, counted from 1.
 -- Every insert is sorted, so that two flushes take their locks in one order.
 with accepts as (
     select * from unnest(
         $1::uuid[], $2::uuid[], $3::bytea[], $4::bytea[], $5::text[], $6::text[], $7::bytea[], $8::smallint[],
-        $9::text[], $10::uuid[], $11::text[], $12::text[])
+        $9::text[], $10::uuid[], $11::text[], $12::text[]) with ordinality
     as a (write_id, tenant_id, key_hash, fingerprint, object, operation, sealed, priority, source, import_id, actor,
-          request_id)
+          request_id, place)
 ), keyed as (
     insert into idempotency_keys (tenant_id, key_hash, fingerprint, write_id)
     select tenant_id, key_hash, fingerprint, write_id from accepts where key_hash is not null
@@ -20,23 +21,25 @@ with accepts as (
     where key_hash is null or write_id in (select write_id from keyed)
     order by write_id
     on conflict (id) do nothing
-    returning id, object, operation, priority
+    returning id
 ), targets as (
     insert into write_targets
         (id, tenant_id, write_id, connection_id, object, operation, priority, order_key, depends_on)
-    select t.id, t.tenant_id, t.write_id, t.connection_id, f.object, f.operation, f.priority, t.order_key,
+    select t.id, a.tenant_id, a.write_id, t.connection_id, a.object, a.operation, a.priority, t.order_key,
            coalesce(t.depends_on::uuid[], '{}')
-    from unnest($13::uuid[], $14::uuid[], $15::uuid[], $16::uuid[], $17::bytea[], $18::text[]) with ordinality
-         as t (id, tenant_id, write_id, connection_id, order_key, depends_on, position)
-    join fresh f on f.id = t.write_id
+    from unnest($13::int[], $14::uuid[], $15::uuid[], $16::bytea[], $17::text[]) with ordinality
+         as t (place, id, connection_id, order_key, depends_on, position)
+    join accepts a using (place)
+    where a.write_id in (select id from fresh)
     order by t.position
     returning connection_id, tenant_id
 ), subjects as (
     insert into write_subjects (tenant_id, subject_hash, kind, write_id)
-    select s.tenant_id, s.subject_hash, s.kind, s.write_id
-    from unnest($19::uuid[], $20::bytea[], $21::text[], $22::uuid[]) as s (tenant_id, subject_hash, kind, write_id)
-    where s.write_id in (select id from fresh)
-    order by s.tenant_id, s.subject_hash, s.write_id
+    select a.tenant_id, s.subject_hash, s.kind, a.write_id
+    from unnest($18::int[], $19::bytea[], $20::text[]) as s (place, subject_hash, kind)
+    join accepts a using (place)
+    where a.write_id in (select id from fresh)
+    order by a.tenant_id, s.subject_hash, a.write_id
     on conflict do nothing
 ), pulled as (
     insert into lanes (connection_id, tenant_id, next_due)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from contextlib import suppress
 from time import monotonic
 from typing import Any
@@ -52,7 +52,8 @@ class Drain:
     """Works on one lane until nothing is due, its turn is over, the lane must pause, or the lease is lost.
 
     As many calls are in flight as the manifest allows. While they are, the next batch is read and mapped and the
-    previous one saved. A batch is marked ``sending`` in a committed transaction before its call.
+    previous one saved. A batch is marked ``sending`` in a committed transaction before its call; ``marked`` are ids
+    that were marked in the transaction of the claim.
     """
 
     def __init__(
@@ -62,12 +63,14 @@ class Drain:
         connection: Lane,
         keys: TenantKeys,
         rows: Sequence[Row] | None = None,
+        marked: Set[UUID] = frozenset(),
     ) -> None:
         self._tools = tools
         self._limits = tools.limits
         self._lease = lease
         self._connection = connection
         self._keys = keys
+        self._marked_before: Set[UUID] = marked
         manifest = connection.manifest
         in_flight = max(1, manifest.in_flight_limit())
         largest = max((size for spec in manifest.objects.values() for size in spec.batch.values()), default=1)
@@ -196,9 +199,9 @@ class Drain:
             raise self._error
         if self._is_released or self._is_lost:
             return False
-        if self._pause > 0:
+        if self._pause > 0 or self._marked_before:
             await self._release(always=True)
-            return False
+            return self._pause <= 0
         if await self._release(always=False) is False:
             await self._release(always=True)
             return True
@@ -216,7 +219,8 @@ class Drain:
             always=always,
             failures=self._failures,
             pause_seconds=self._pause,
-            in_order=in_order,
+            # What was marked before this drain and never sent is looked up by the next one.
+            in_order=in_order and not self._marked_before,
         )
 
     def _freed(self, free: bool | None) -> bool | None:
@@ -289,8 +293,11 @@ class Drain:
 
     async def _marked(self, batch: Batch, prepared: list[Prepared]) -> list[Prepared]:
         started = monotonic()
-        async with self._tools.db.tenant(self._lease.tenant_id) as conn:
-            marked = await store.mark(conn, self._lease, [item.row.id for item in prepared])
+        if self._marked_before >= {item.row.id for item in prepared}:
+            marked, started, self._marked_before = self._marked_before, self._started, frozenset()
+        else:
+            async with self._tools.db.tenant(self._lease.tenant_id) as conn:
+                marked = await store.mark(conn, self._lease, [item.row.id for item in prepared])
         if monotonic() - started > self._limits.lease_seconds / 2:
             # This process stood still. Others may believe it dead by now: what is marked will be looked up.
             self._is_lost = True

@@ -58,8 +58,7 @@ class Flusher:
 
     async def _run(self) -> None:
         while self._queue:
-            # Lets every accept that is ready in this turn of the loop join.
-            await asyncio.sleep(0)
+            await self._gather()
             batch = [self._queue.popleft() for _ in range(min(self._size, len(self._queue)))]
             batch.sort(key=lambda entry: (entry[0].targets[0].connection_id, entry[0].key_hash or b""))
             try:
@@ -75,6 +74,13 @@ class Flusher:
             except BaseException as error:
                 _fail(batch, error)
                 raise
+
+    async def _gather(self) -> None:
+        """Let accepts join for as long as each turn of the loop brings more: a busy loop would not answer sooner."""
+        seen = 0
+        while seen < len(self._queue) < self._size:
+            seen = len(self._queue)
+            await asyncio.sleep(0)
 
     async def _one_by_one(self, batch: Sequence[tuple[PreparedWrite, bool, asyncio.Future[Flushed]]]) -> None:
         """One accept that the database refuses must not take others down with it."""

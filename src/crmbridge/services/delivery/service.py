@@ -24,7 +24,7 @@ from crmbridge.services.connections.model import Intent
 from crmbridge.services.connections.service import Connections
 from crmbridge.services.delivery import store
 from crmbridge.services.delivery.accept import Acceptance, Origin, check_key
-from crmbridge.services.delivery.batch import window_of
+from crmbridge.services.delivery.batch import is_sendable, window_of
 from crmbridge.services.delivery.desk import Desk
 from crmbridge.services.delivery.drain import Drain, Tools
 from crmbridge.services.delivery.flusher import Flushed, Flusher
@@ -264,6 +264,7 @@ class Delivery:
     async def drain(self, connection_id: UUID) -> bool:
         """One worker's turn on a lane. False when the lane is not free, held back, or has nothing due."""
         async with self._db.system() as conn:
+            await store.need_not_flush(conn)
             lease = await store.claim(conn, connection_id, self._owner, self._limits.lease_seconds)
         if lease is None:
             return False
@@ -281,15 +282,21 @@ class Delivery:
         return True
 
     async def _express(self, lane: PulledLane) -> None:
-        """The same at once, for a caller who waits: what can be opened before the claim is, and one commit less."""
+        """The same at once, for a caller who waits: what can be opened before the claim is, and two commits less.
+
+        A write that is alone is marked ``sending`` in the transaction that claims its lane.
+        """
         connection = await self._connections.open(lane.tenant_id, connection_id=lane.connection_id)
         keys = await self._vault.keys(lane.tenant_id)
         window = window_of(connection.manifest, self._limits)
         async with self._db.tenant(lane.tenant_id) as conn:
             lease = await store.claim(conn, lane.connection_id, self._owner, self._limits.lease_seconds)
             rows = await store.window(conn, lease, window, []) if lease else []
+            marked: set[UUID] = set()
+            if lease and len(rows) == 1 and is_sendable(rows[0]) and not lease.must_recover:
+                marked = await store.mark(conn, lease, [rows[0].id])
         if lease is not None:
-            await self._run(Drain(self._tools, lease, connection, keys, rows), lease)
+            await self._run(Drain(self._tools, lease, connection, keys, rows, marked), lease)
 
     async def _run(self, drain: Drain, lease: Lease) -> None:
         self._drains[lease.connection_id] = drain

@@ -43,8 +43,7 @@ _FIND_KEY = """
 select write_id from idempotency_keys where tenant_id = $1 and key_hash = $2 and fingerprint = $3
 """
 
-# Take a free lane. The commit need not be flushed: whatever relies on it is flushed after it. An owner that is
-# still named did not give the lane free in order.
+# Take a free lane. An owner that is still named did not give the lane free in order.
 _CLAIM = """
 update lanes l set fence = l.fence + 1, owner = $2, leased_until = clock_timestamp() + $3 * interval '1 second'
 from (select connection_id, owner from lanes where connection_id = $1 for update) before
@@ -218,8 +217,8 @@ class SavedResult(msgspec.Struct, kw_only=True):
 
 async def insert_writes(conn: Any, items: Sequence[PreparedWrite]) -> tuple[set[UUID], list[PulledLane]]:
     """One statement for all: the ids of the writes that are new, and the lanes that were pulled forward."""
-    targets = [(item, target) for item in items for target in item.targets]
-    subjects = [(item, digest, kind) for item in items for digest, kind in item.subjects]
+    targets = [(place, target) for place, item in enumerate(items, 1) for target in item.targets]
+    subjects = [(place, *subject) for place, item in enumerate(items, 1) for subject in item.subjects]
     rows = await conn.fetch(
         _ACCEPT,
         [item.write_id for item in items],
@@ -234,16 +233,14 @@ async def insert_writes(conn: Any, items: Sequence[PreparedWrite]) -> tuple[set[
         [item.import_id for item in items],
         [item.actor for item in items],
         [item.request_id for item in items],
+        [place for place, _ in targets],
         [target.id for _, target in targets],
-        [item.tenant_id for item, _ in targets],
-        [item.write_id for item, _ in targets],
         [target.connection_id for _, target in targets],
         [target.order_key for _, target in targets],
         [_uuid_array(target.depends_on) for _, target in targets],
-        [item.tenant_id for item, _, _ in subjects],
+        [place for place, _, _ in subjects],
         [digest for _, digest, _ in subjects],
         [kind for _, _, kind in subjects],
-        [item.write_id for item, _, _ in subjects],
     )
     fresh = {row["id"] for row in rows if row["kind"] == "write"}
     lanes = [
@@ -285,16 +282,20 @@ async def find_key(conn: Any, tenant_id: UUID, key_hash: bytes, digest: bytes) -
 
 async def claim(conn: Any, connection_id: UUID, owner: str, lease_seconds: float) -> Lease | None:
     """Take the lane's fence, or None when it is not free, held back, paused, or has nothing due."""
-    await conn.execute("set local synchronous_commit = off")
     row = await conn.fetchrow(_CLAIM, connection_id, owner, lease_seconds)
     if row is None:
         return None
     return Lease(connection_id, row["tenant_id"], row["fence"], row["failures"], row["must_recover"])
 
 
+async def need_not_flush(conn: Any) -> None:
+    """For a claim or a renewal alone: whatever relies on it is flushed after it."""
+    await conn.execute("set local synchronous_commit = off")
+
+
 async def renew(conn: Any, lease: Lease, lease_seconds: float) -> bool:
     """Hold the lane longer; False when somebody else has it."""
-    await conn.execute("set local synchronous_commit = off")
+    await need_not_flush(conn)
     return await conn.fetchval(_RENEW, lease.connection_id, lease.fence, lease_seconds) is not None
 
 

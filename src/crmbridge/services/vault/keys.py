@@ -177,7 +177,8 @@ class SealingKeys:
             begun = self._begun[kind] = self._index.copy()
             begun.update(bound(self._owner, kind))
         keyed = begun.copy()
-        keyed.update(bound(text))
+        raw = text.encode()
+        keyed.update(len(raw).to_bytes(4, "big") + raw)
         return keyed.digest()
 
     def _cipher(self, sealed: bytes, form: int) -> tuple[AESGCM, bytes]:
