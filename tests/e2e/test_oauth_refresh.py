@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.e2e.acme.house import AcmeHouse, acme_house
+from tests.e2e.acme.processes import other_process, start
 
 from crmbridge.core.records import Object
 from crmbridge.core.secret import Secret
 from crmbridge.db.pool import connect
 from crmbridge.db.roles import RoleDsns
+from crmbridge.services.connections.lending import ILL_SECONDS
 
 pytestmark = pytest.mark.postgres
 ROOT = Path(__file__).parents[2]
@@ -34,45 +33,6 @@ async def write(house: AcmeHouse, key: str) -> dict[str, Any]:
     answer = await house.http.post(f"{house.path}/records/customer", json=LEAD, headers=headers)
     assert answer.status_code in (200, 201, 202), answer.text
     return dict(answer.json())
-
-
-async def other_process(house: AcmeHouse, key: Secret, calls: int, what: str) -> asyncio.subprocess.Process:
-    environ = {
-        **os.environ,
-        "CRMBRIDGE_DATABASE_URL": house.settings.database_url,
-        "CRMBRIDGE_DATABASE_SCHEDULER_URL": house.settings.database_scheduler_url,
-        "CRMBRIDGE_MASTER_KEY": key.open(),
-        "CRMBRIDGE_EGRESS_ALLOW": "127.0.0.1",
-        "PYTHONPATH": str(ROOT),
-    }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "tests.e2e.acme.caller",
-        str(house.tenant.id),
-        str(calls),
-        what,
-        cwd=ROOT,
-        env=environ,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    assert await asyncio.wait_for(process.stdout.readline(), 30) == b"ready\n"
-    return process
-
-
-def start(process: asyncio.subprocess.Process) -> None:
-    assert process.stdin is not None
-    process.stdin.write(b"go\n")
-
-
-async def ended(process: asyncio.subprocess.Process) -> dict[str, int]:
-    assert process.stdout is not None
-    line = await asyncio.wait_for(process.stdout.readline(), 60)
-    await process.wait()
-    found: dict[str, int] = json.loads(line)
-    return found
 
 
 async def test_read_when_the_token_has_expired_then_one_refresh_and_one_retry(acme: AcmeHouse) -> None:
@@ -172,6 +132,7 @@ async def test_refresh_when_it_fails_for_another_reason_then_the_tenant_stays_co
         assert again["retry_after_seconds"] > 50 and acme.acme.grants["refused"] == 1, "not asked again"
     else:
         acme.acme.token_error = None
+        await asyncio.sleep(ILL_SECONDS)
         assert (await acme.recent()).status_code == 200
 
 
@@ -192,27 +153,6 @@ async def test_waiting_writes_when_the_app_is_refused_then_they_go_on_once_it_is
         await asyncio.sleep(0.1)
     assert found["targets"][0]["state"] == "applied", found
     assert acme.acme.written == 1
-
-
-async def test_refresh_when_64_callers_in_two_processes_then_exactly_one_and_no_lost_grant(
-    acme: AcmeHouse, master_key: Secret
-) -> None:
-    credential_id = await acme.connected()
-    process = await other_process(acme, master_key, 32, "race")
-    for round_number in (1, 2):
-        acme.acme.expire_access()
-        acme.acme.token_seconds = 0.3
-        if round_number == 1:
-            start(process)
-            here = await asyncio.gather(*(acme.recent() for _ in range(32)))
-            there = await ended(process)
-            assert there == {"ok": 32}
-        else:
-            here = await asyncio.gather(*(acme.recent() for _ in range(64)))
-        assert {answer.status_code for answer in here} == {200}
-        assert acme.acme.grants["refresh_token"] == round_number
-        assert acme.acme.deaths == 0
-    assert (await acme.credential(credential_id))["status"] == "active"
 
 
 async def test_refresh_when_the_caller_goes_away_then_the_tokens_are_saved(acme: AcmeHouse) -> None:

@@ -231,6 +231,8 @@ async def test_batch_when_fields_differ_then_one_call_and_the_same_records(egres
     results = await driver.write_batch(writes)
     singly = [await driver.create_record(write(each.fields)) for each in writes[::7]]
     skipped = {"id", "create_date", "write_date", "date_open", "day_open", "date_last_stage_update"}
+    # Odoo scores a lead by the leads that are there at that moment, and those differ between the two.
+    skipped |= {"probability", "automated_probability"}
     for together, alone in zip(results[::7], singly, strict=True):
         natives = [
             (await driver.get_record(Object.LEAD, each.remote_id)).native for each in (together, alone)
@@ -322,7 +324,7 @@ Probe = tuple[str, str, dict[str, Any]]
 DEFINITE: dict[str, Probe] = {
     "context_get": ("res.users", "context_get", {}),
     "has_access": ("crm.lead", "has_access", {"operation": "create"}),
-    "has_access with ids": ("crm.lead", "has_access", {"operation": "create", "ids": [1]}),
+    "has_access with ids": ("res.partner", "has_access", {"operation": "create", "ids": [1]}),
     "create two": ("res.partner", "create", {"vals_list": [{"name": "A"}, {"name": "B"}]}),
     "create a dict": ("res.partner", "create", {"vals_list": {"name": "A"}}),
     "create nothing": ("res.partner", "create", {"vals_list": []}),

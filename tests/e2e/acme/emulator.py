@@ -36,6 +36,11 @@ class AcmeEmulator(Emulator):
         self.token_seconds = 0.0
         self.token_error: tuple[int, dict[str, Any]] | None = None
         self.gives_refresh = True
+        self.rotates = True
+        self.token_arrived = 0
+        self.token_gate: asyncio.Event | None = None
+        self.lost_token_calls: set[int] = set()
+        self.token_html = False
 
     def settings(self) -> dict[str, str]:
         return {"url": self.base_url}
@@ -70,6 +75,15 @@ class AcmeEmulator(Emulator):
     async def token(self, call: Incoming) -> HttpResponse:
         given = {name: values[0] for name, values in call.form.items()}
         self._client(call, given)
+        self.token_arrived += 1
+        number = self.token_arrived
+        if self.token_gate is not None:
+            await self.token_gate.wait()
+        if number in self.lost_token_calls:
+            return self.answer({"error": "server_error"}, 503)
+        if self.token_html:
+            page = b"<html><body>Bad gateway</body></html>"
+            return HttpResponse(status=200, headers={"content-type": "text/html"}, body=page)
         if self.token_error is not None:
             status, tree = self.token_error
             self.grants["refused"] += 1
@@ -81,7 +95,8 @@ class AcmeEmulator(Emulator):
         if grant == "client_credentials":
             return self._issue(0, with_refresh=False)
         family = self._by_code(given) if grant == "authorization_code" else self._by_refresh(given)
-        return self._issue(family, with_refresh=self.gives_refresh)
+        is_new = grant == "authorization_code" or self.rotates
+        return self._issue(family, with_refresh=self.gives_refresh and is_new)
 
     def _client(self, call: Incoming, given: dict[str, str]) -> None:
         name, secret = given.get("client_id", ""), given.get("client_secret", "")
@@ -111,10 +126,12 @@ class AcmeEmulator(Emulator):
             # A thief or a bad client: the whole family dies.
             self.dead.add(self.used[old])
             self.deaths += 1
-        family = self.refresh.pop(old, 0)
+        family = self.refresh.get(old, 0)
         if not family or family in self.dead:
             raise Refusal(self.answer({"error": "invalid_grant"}, 400))
-        self.used[old] = family
+        if self.rotates:
+            del self.refresh[old]
+            self.used[old] = family
         return family
 
     def _issue(self, family: int, *, with_refresh: bool) -> HttpResponse:

@@ -77,7 +77,11 @@ class Consent:
             raise Conflict(
                 f"{base.display_name} is connected by a form, not by consent.",
                 provider=driver,
-                fix=Fix("fill_in", f"POST /api/tenants/{tenant.slug}/credentials with its settings."),
+                fix=Fix(
+                    "fill_in",
+                    f"`crmbridge connect {tenant.slug} {driver}`, or POST /api/tenants/{tenant.slug}/credentials with "
+                    "its settings.",
+                ),
             )
         await self._owner.check_gate(tenant, manifest)
         return await self._oauth.start(
@@ -139,6 +143,7 @@ class Consent:
                 scopes=scopes,
                 missing_rights=missing,
                 expires_in=tokens.expires_in,
+                is_renewed_ahead=REFRESH_TOKEN in secrets,
             )
             await self._oauth.finish(conn, flow)
 

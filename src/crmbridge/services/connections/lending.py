@@ -34,6 +34,8 @@ __all__ = ["Lending", "Lent", "dead", "is_renewable"]
 # How long a token that was new and still refused is not renewed again: the right is missing, not the token. Seconds.
 UNHELPED_SECONDS = 60.0
 _MOST_REMEMBERED = 10_000
+# How long a renewal that found the token endpoint ill answers for those who come after it. Seconds.
+ILL_SECONDS = 1.0
 # Each renewal holds a database connection while the provider answers.
 _MOST_AT_ONCE = 4
 _MOST_PER_DRIVER = 2
@@ -41,10 +43,14 @@ _DEFAULT_PAUSE = 60.0
 
 
 def is_renewable(driver: type[CrmDriver], settings: dict[str, str]) -> bool:
-    """Whether this credential lives on access tokens that we can ask for."""
-    if driver.sign_in is not CrmDriver.sign_in:
-        return True
-    return driver.manifest_for(settings).auth.kind in (AuthKind.OAUTH_CODE, AuthKind.CLIENT_CREDENTIALS)
+    """Whether this credential lives on access tokens that we can ask for.
+
+    A driver whose sign-in is optional declares ``sign_in`` only for settings that hold a login.
+    """
+    kind = driver.manifest_for(settings).auth.kind
+    if kind is AuthKind.SIGN_IN:
+        return driver.sign_in is not CrmDriver.sign_in
+    return kind in (AuthKind.OAUTH_CODE, AuthKind.CLIENT_CREDENTIALS)
 
 
 class Lent(msgspec.Struct):
@@ -70,6 +76,7 @@ class Lending:
         self._vault = vault
         self._oauth = oauth
         self._flights: dict[UUID, asyncio.Task[Held]] = {}
+        self._ill: OrderedDict[UUID, tuple[float, Unavailable]] = OrderedDict()
         self._unhelped: OrderedDict[tuple[UUID, int], float] = OrderedDict()
         self._all = asyncio.Semaphore(max(1, min(_MOST_AT_ONCE, db.app.get_max_size() // 3)))
         self._by_driver: dict[str, asyncio.Semaphore] = {}
@@ -109,6 +116,9 @@ class Lending:
         A caller that is cancelled does not stop the renewal.
         """
         key, renewed = held.credential.id, held
+        until, failure = self._ill.get(key, (0.0, None))
+        if failure is not None and until > monotonic() and not is_test:
+            raise copy.copy(failure)
         for _ in range(2):
             flight = self._flights.get(key)
             if flight is None:
@@ -118,12 +128,21 @@ class Lending:
             try:
                 renewed = await asyncio.shield(flight)
             except CrmError as error:
+                if isinstance(error, Unavailable):
+                    self._note_ill(key, error)
                 # Each caller adds its own request id.
                 raise copy.copy(error) from None
             # A flight that began before ours may have brought just the token that was refused since.
             if renewed.credential.row_version > held.credential.row_version:
                 break
         return Lent(renewed, await self.open(tenant, renewed))
+
+    def _note_ill(self, key: UUID, error: Unavailable) -> None:
+        """Who comes right after gets the same answer without a call."""
+        self._ill[key] = (monotonic() + ILL_SECONDS, error)
+        self._ill.move_to_end(key)
+        while len(self._ill) > _MOST_REMEMBERED:
+            self._ill.popitem(last=False)
 
     def did_not_help(self, held: Held) -> None:
         """Remember that this version's token was new and refused all the same."""
@@ -213,6 +232,7 @@ class Lending:
             {**credential.facts, **tokens.facts},
             tokens.expires_in,
             tokens.scopes,
+            is_renewed_ahead=REFRESH_TOKEN in kept,
         )
         if not saved:
             raise Unavailable("The credential changed while its token was renewed.", retry_safe=True)

@@ -30,6 +30,7 @@ from crmbridge.services.audit.model import AuditEntry
 from crmbridge.services.audit.service import AuditLog
 from crmbridge.services.connections import store
 from crmbridge.services.connections.access import Metered, Renewal, access_for, missing_rights, require_gate
+from crmbridge.services.connections.ahead import Ahead
 from crmbridge.services.connections.connection import Connection
 from crmbridge.services.connections.consent import Consent
 from crmbridge.services.connections.forms import read_form
@@ -118,6 +119,7 @@ class Connections:
         self._policy = policy
         self._load = load_driver
         self.lending = Lending(db=db, audit=audit, incidents=incidents, vault=vault, oauth=oauth)
+        self.ahead = Ahead(db=db, tenants=tenants, lending=self.lending, load_driver=load_driver)
         self.consent = Consent(self, db=db, oauth=oauth, policy=policy, load_driver=load_driver)
         self._cache: OrderedDict[tuple[UUID, object], Opened] = OrderedDict()
         self._gates: OrderedDict[UUID, InFlight] = OrderedDict()
@@ -148,7 +150,9 @@ class Connections:
                 operation="connect",
                 fields=(FieldError("driver", "starts with a link"),),
                 fix=Fix(
-                    "start_oauth", f"POST /api/tenants/{tenant.slug}/oauth/{driver}/start and open the link."
+                    "start_oauth",
+                    f"`crmbridge connect {tenant.slug} {driver}`, or POST /api/tenants/{tenant.slug}/oauth/{driver}"
+                    "/start and open the link.",
                 ),
             )
         credential_id = uuid4()

@@ -58,13 +58,19 @@ from tenant_credentials k join connections c on c.id = k.connection_id
 where k.id = $1 for no key update of k
 """  # noqa: S608 - a constant list of columns
 
+# Five minutes before a token ends, or when a fifth of a short life is left; spread, so that tokens given in one hour do
+# not fall due in one second.
+_AHEAD = """
+clock_timestamp() + make_interval(secs => greatest($5::float8 - 300, $5::float8 * 0.8) - random() * $5::float8 * 0.05)
+"""
+
 # New tokens over those of the version that was read, and no other.
 _SAVE_TOKENS = """
 update tenant_credentials set sealed = $3, row_version = row_version + 1, facts = $4, rotated_at = clock_timestamp(),
     expires_at = clock_timestamp() + make_interval(secs => $5), token_not_before = null,
-    scopes = coalesce($6, scopes)
+    scopes = coalesce($6, scopes), refresh_due_at = case when $7 then {ahead} end
 where id = $1 and row_version = $2 returning row_version
-"""
+""".replace("{ahead}", _AHEAD)
 
 _PAUSE = """
 update tenant_credentials set token_not_before = clock_timestamp() + make_interval(secs => $2) where id = $1
@@ -73,8 +79,19 @@ update tenant_credentials set token_not_before = clock_timestamp() + make_interv
 # What an authorization-code grant brought, on the row just inserted.
 _GRANTED = """
 update tenant_credentials set facts = $2, scopes = $3, missing_rights = $4,
-    expires_at = clock_timestamp() + make_interval(secs => $5), rotated_at = clock_timestamp()
+    expires_at = clock_timestamp() + make_interval(secs => $5), rotated_at = clock_timestamp(),
+    refresh_due_at = case when $6 then {ahead} end
 where id = $1
+""".replace("{ahead}", _AHEAD)
+
+# Tokens to renew now, over all tenants, as the scheduler.
+_DUE_TOKENS = """
+select tenant_id, id from tenant_credentials
+where status = 'active' and refresh_due_at <= clock_timestamp() order by refresh_due_at limit $1
+"""
+
+_POSTPONE = """
+update tenant_credentials set refresh_due_at = clock_timestamp() + make_interval(secs => $2) where id = $1
 """
 
 # One credential with its sealed part, locked against a concurrent change of state.
@@ -82,6 +99,8 @@ _READ = f"""
 select k.sealed, {_CREDENTIAL} from tenant_credentials k join connections c on c.id = k.connection_id
 where k.id = $1 for update of k
 """  # noqa: S608 - a constant list of columns
+
+_LOOK = _READ.replace(" for update of k", "")
 
 # All credentials of the tenant, newest first.
 _LIST = f"""
@@ -247,9 +266,13 @@ async def save_tokens(
     facts: dict[str, str],
     expires_in: float | None,
     scopes: list[str] | None,
+    *,
+    is_renewed_ahead: bool,
 ) -> bool:
     """Put new tokens in place of those of ``row_version``; False when another version stands there."""
-    saved = await conn.fetchval(_SAVE_TOKENS, credential_id, row_version, sealed, facts, expires_in, scopes)
+    saved = await conn.fetchval(
+        _SAVE_TOKENS, credential_id, row_version, sealed, facts, expires_in, scopes, is_renewed_ahead
+    )
     return saved is not None
 
 
@@ -266,9 +289,26 @@ async def save_grant(
     scopes: list[str],
     missing_rights: list[str],
     expires_in: float | None,
+    is_renewed_ahead: bool,
 ) -> None:
     """What the consent brought beside the tokens."""
-    await conn.execute(_GRANTED, credential_id, facts, scopes, missing_rights, expires_in)
+    await conn.execute(_GRANTED, credential_id, facts, scopes, missing_rights, expires_in, is_renewed_ahead)
+
+
+async def due_tokens(conn: Any, limit: int) -> list[tuple[UUID, UUID]]:
+    """(tenant, credential) whose token is to be renewed now, longest due first. For the scheduler's transaction."""
+    return [(row["tenant_id"], row["id"]) for row in await conn.fetch(_DUE_TOKENS, limit)]
+
+
+async def postpone_tokens(conn: Any, credential_id: UUID, seconds: float) -> None:
+    """No renewal ahead of expiry for so long."""
+    await conn.execute(_POSTPONE, credential_id, seconds)
+
+
+async def look_at_credential(conn: Any, credential_id: UUID) -> Held | None:
+    """One credential and its sealed part, without a lock."""
+    row = await conn.fetchrow(_LOOK, credential_id)
+    return _held(row) if row else None
 
 
 async def list_credentials(conn: Any) -> list[Credential]:
