@@ -15,6 +15,7 @@ __all__ = [
     "BatchBody",
     "BatchItem",
     "ConnectBody",
+    "ConnectLinkBody",
     "ConsentBody",
     "GateBody",
     "ImportBody",
@@ -64,6 +65,14 @@ class ConsentBody(_Body):
 
     settings: dict[str, str] = {}
     connection: str = "primary"
+
+
+class ConnectLinkBody(_Body):
+    """What a connect link opens: one driver's page, for one connection, for so many hours (1 to 168)."""
+
+    driver: str
+    connection: str = "primary"
+    hours: int = 24
 
 
 class AppBody(_Body):

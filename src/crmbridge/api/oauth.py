@@ -10,15 +10,16 @@ from litestar import Controller, MediaType, Request, Response, delete, get, post
 from litestar.datastructures import Cookie
 
 from crmbridge.api.authentication import require_admin, tenant_of
-from crmbridge.api.bodies import AppBody, ConsentBody
+from crmbridge.api.bodies import AppBody, ConnectLinkBody, ConsentBody
 from crmbridge.api.pages import failure_page, outcome_page
 from crmbridge.api.parameters import FromPath, House, JSONBody, Who
 from crmbridge.core.errors import CrmError, Unavailable
 from crmbridge.core.secret import Secret
 from crmbridge.drivers import load
+from crmbridge.services.connections.links import ConnectLink
 from crmbridge.services.oauth.model import App, FlowRefused, FlowState, Link
 
-__all__ = ["AppRoutes", "ConsentRoutes", "begin", "callback"]
+__all__ = ["AppRoutes", "ConnectLinkRoutes", "ConsentRoutes", "begin", "callback"]
 
 # A browser takes a __Host- cookie over https alone. Over plain http, which settings allow for loopback only, the
 # cookie has another name and no Secure mark; it binds the flow to the browser all the same.
@@ -63,6 +64,23 @@ class ConsentRoutes(Controller):
         require_admin(who)
         found = await tenant_of(services, who, tenant)
         return await services.connections.consent.state_of(found, flow_id)
+
+
+class ConnectLinkRoutes(Controller):
+    """A link for the tenant's own admin: it opens one connect page, once."""
+
+    path = "/api/tenants/{tenant:str}/connect-links"
+    tags = ("connections",)
+
+    @post(summary="A connect link for one driver (operator); its address is shown once")
+    async def make_link(
+        self, services: House, who: Who, tenant: FromPath[str], data: JSONBody[ConnectLinkBody]
+    ) -> ConnectLink:
+        require_admin(who)
+        found = await tenant_of(services, who, tenant)
+        return await services.connections.links.make(
+            found, data.driver, connection=data.connection, hours=data.hours, actor=who.actor
+        )
 
 
 class AppRoutes(Controller):

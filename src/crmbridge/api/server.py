@@ -17,7 +17,7 @@ from crmbridge.api.catalogue import drivers
 from crmbridge.api.express import Express
 from crmbridge.api.gates import GateRoutes
 from crmbridge.api.health import healthz, readyz
-from crmbridge.api.oauth import AppRoutes, ConsentRoutes, begin, callback
+from crmbridge.api.oauth import AppRoutes, ConnectLinkRoutes, ConsentRoutes, begin, callback
 from crmbridge.api.oversight import AuditRoutes, IncidentRoutes
 from crmbridge.api.parameters import House, Who
 from crmbridge.api.problems import EXCEPTION_HANDLERS
@@ -70,6 +70,7 @@ def build_api(services: House, *, max_body_bytes: int = 1024 * 1024, debug: bool
             TenantRoutes,
             CredentialRoutes,
             ConsentRoutes,
+            ConnectLinkRoutes,
             AppRoutes,
             begin,
             callback,

@@ -35,6 +35,7 @@ from crmbridge.services.connections.connection import Connection
 from crmbridge.services.connections.consent import Consent
 from crmbridge.services.connections.forms import read_form
 from crmbridge.services.connections.lending import Lending, Lent
+from crmbridge.services.connections.links import ConnectLinks
 from crmbridge.services.connections.model import (
     ConnectionRow,
     ConnectionSummary,
@@ -120,6 +121,7 @@ class Connections:
         self._load = load_driver
         self.lending = Lending(db=db, audit=audit, incidents=incidents, vault=vault, oauth=oauth)
         self.ahead = Ahead(db=db, tenants=tenants, lending=self.lending, load_driver=load_driver)
+        self.links = ConnectLinks(self, db=db, audit=audit, load_driver=load_driver, base_url=oauth.base_url)
         self.consent = Consent(self, db=db, oauth=oauth, policy=policy, load_driver=load_driver)
         self._cache: OrderedDict[tuple[UUID, object], Opened] = OrderedDict()
         self._gates: OrderedDict[UUID, InFlight] = OrderedDict()

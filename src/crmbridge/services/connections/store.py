@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from time import monotonic
 from typing import Any
 from uuid import UUID
@@ -140,6 +141,29 @@ update lanes set not_before = null, failures = 0,
                                  and t.state in ('accepted', 'retrying', 'unknown'))
                then now() else next_due end
 where connection_id = $1
+"""
+
+_PURGE_LINKS = "delete from connect_links where expires_at < now() - interval '7 days'"
+
+_INSERT_LINK = """
+insert into connect_links (id, tenant_id, driver, connection, token_hash, created_by, expires_at)
+values ($1, $2, $3, $4, $5, $6, now() + make_interval(hours => $7)) returning expires_at
+"""
+
+# The first browser keeps the link.
+_OPEN_LINK = """
+update connect_links set cookie_hash = coalesce(cookie_hash, $2)
+where token_hash = $1 and used_at is null and expires_at > now() and coalesce(cookie_hash, $2) = $2
+returning id, driver, connection, expires_at
+"""
+
+_TRY_LINK = """
+update connect_links set tries = tries + 1
+where id = $1 and used_at is null and expires_at > now() and tries < $2 returning brought
+"""
+
+_NOTE_BROUGHT = """
+update connect_links set brought = $2, used_at = case when $3 then now() end where id = $1
 """
 
 
@@ -346,3 +370,36 @@ async def revoke(conn: Any, credential_id: UUID) -> None:
 async def mark_refused(conn: Any, credential_id: UUID, row_version: int) -> bool:
     """``active`` becomes ``needs_reauthorization``; False when another process was first."""
     return await conn.fetchval(_REFUSED, credential_id, row_version) is not None
+
+
+async def insert_link(
+    conn: Any,
+    link_id: UUID,
+    tenant_id: UUID,
+    driver: str,
+    connection: str,
+    token_hash: bytes,
+    actor: str,
+    hours: int,
+) -> datetime:
+    """A new connect link; answers when it expires. Links that expired a week ago go."""
+    await conn.execute(_PURGE_LINKS)
+    expires_at: datetime = await conn.fetchval(
+        _INSERT_LINK, link_id, tenant_id, driver, connection, token_hash, actor, hours
+    )
+    return expires_at
+
+
+async def open_link(conn: Any, token_hash: bytes, cookie_hash: bytes) -> Any:
+    """The link of this token in this browser; None when it is unknown, used, late, or another browser's."""
+    return await conn.fetchrow(_OPEN_LINK, token_hash, cookie_hash)
+
+
+async def try_link(conn: Any, link_id: UUID, most: int) -> Any:
+    """Count a try; None when there are none left."""
+    return await conn.fetchrow(_TRY_LINK, link_id, most)
+
+
+async def note_brought(conn: Any, link_id: UUID, brought: UUID, *, is_used: bool) -> None:
+    """What came of a link, and whether that was its one use."""
+    await conn.execute(_NOTE_BROUGHT, link_id, brought, is_used)

@@ -205,7 +205,10 @@ def _error(fault: TokenFault, manifest: Manifest, said: str, client: Client) -> 
         return NotConfigured(
             f"{name} refuses this installation's OAuth app{said}; the connection itself may be well.",
             subcode="oauth_app_refused",
-            fix=Fix("check_oauth_app", f"Correct the app: PUT /api/oauth/apps/{manifest.slug}."),
+            fix=Fix(
+                "check_oauth_app",
+                f"Correct the app: `crmbridge oauth set-app {manifest.slug}` or PUT /api/oauth/apps/{manifest.slug}.",
+            ),
         )
     if fault is TokenFault.THROTTLED:
         return RateLimited(f"{name} asks for fewer token calls{said}.")

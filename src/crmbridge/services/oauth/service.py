@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
 import re
 import secrets as randomness
 from collections.abc import Callable, Mapping
@@ -38,6 +35,7 @@ from crmbridge.services.oauth.model import (
     TokenRefused,
     TokenSet,
 )
+from crmbridge.services.oauth.tokens import hashed, named_token, tenant_in
 from crmbridge.services.tenants.model import Tenant
 from crmbridge.services.vault.service import Vault
 from crmbridge.toolkit.auth import SecretRef
@@ -53,8 +51,6 @@ ACCESS_TOKEN, REFRESH_TOKEN = "access_token", "refresh_token"
 _VERIFIER = "code_verifier"
 _APP, _STATE = "oauth_app", "oauth_state"
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
-# Sixteen bytes of the tenant's id, then 32 random ones: the id tells whose rows to look among.
-_NAMED = re.compile(r"[A-Za-z0-9_-]{64}")
 
 
 class OAuth:
@@ -68,17 +64,17 @@ class OAuth:
         self._audit = audit
         self._vault = vault
         self._egress = egress
-        self._base_url = base_url.rstrip("/")
+        self.base_url = base_url.rstrip("/")
 
     @property
     def redirect_uri(self) -> str:
         """The one address that every provider's app must have registered, to the letter."""
-        return f"{self._base_url}/oauth/callback"
+        return f"{self.base_url}/oauth/callback"
 
     @property
     def is_secure(self) -> bool:
         """False only for a plain http address, which settings allow for loopback alone."""
-        return self._base_url.startswith("https:")
+        return self.base_url.startswith("https:")
 
     # -- the installation's apps -------------------------------------------------------------------------------
 
@@ -142,7 +138,7 @@ class OAuth:
                 fix=Fix(
                     "set_oauth_app",
                     f"Register an app at {manifest.display_name} with the redirect address {self.redirect_uri}, "
-                    f"then PUT /api/oauth/apps/{manifest.slug}.",
+                    f"then `crmbridge oauth set-app {manifest.slug}` or PUT /api/oauth/apps/{manifest.slug}.",
                 ),
             )
         opened = await self._vault.open_secrets(sealed, tenant_id=None, kind=_APP, row=manifest.slug)
@@ -163,7 +159,7 @@ class OAuth:
         """A link to consent, good for ten minutes. Raises NotConfigured without an app or a setting of its URL."""
         await self.client(manifest, settings, secrets)
         protocol.authorize_url(manifest, "", settings, redirect_uri=self.redirect_uri, state="")
-        flow_id, handle = uuid4(), _named_token(tenant.id)
+        flow_id, handle = uuid4(), named_token(tenant.id)
         sealed = await self._seal(tenant.id, flow_id, secrets)
         async with self._db.tenant(tenant.id) as conn:
             expires_at = await store.insert_state(
@@ -174,7 +170,7 @@ class OAuth:
                 connection=connection,
                 settings=settings,
                 sealed=sealed,
-                handle_hash=_hash(handle),
+                handle_hash=hashed(handle),
                 actor=actor,
                 seconds=LINK_SECONDS,
             )
@@ -188,7 +184,7 @@ class OAuth:
                     details={"driver": manifest.slug, "connection": connection},
                 ),
             )
-        return Link(url=f"{self._base_url}/oauth/begin/{handle}", flow_id=flow_id, expires_at=expires_at)
+        return Link(url=f"{self.base_url}/oauth/begin/{handle}", flow_id=flow_id, expires_at=expires_at)
 
     async def begin(self, handle: str, cookie: str, load_driver: LoadDriver) -> Redirect:
         """The visit of a link: a new state, bound to this browser. An earlier visit's state stops working.
@@ -196,11 +192,11 @@ class OAuth:
         ``cookie`` is what the browser sent already, kept so that two flows in one browser do not disturb each other.
         Raises FlowRefused.
         """
-        tenant_id = _tenant_in(handle)
-        state = _named_token(tenant_id)
+        tenant_id = tenant_in(handle)
+        state = named_token(tenant_id)
         cookie = cookie if _TOKEN.fullmatch(cookie) else randomness.token_urlsafe(32)
         async with self._db.tenant(tenant_id) as conn:
-            row = await store.visit(conn, _hash(handle))
+            row = await store.visit(conn, hashed(handle))
         if row is None:
             raise FlowRefused(_NO_LINK)
         manifest = load_driver(row["driver"]).manifest_for(row["settings"])
@@ -214,7 +210,7 @@ class OAuth:
         client = await self.client(manifest, row["settings"], kept)
         sealed = await self._seal(tenant_id, row["id"], kept)
         async with self._db.tenant(tenant_id) as conn:
-            if not await store.bind(conn, row["id"], _hash(state), _hash(cookie), sealed):
+            if not await store.bind(conn, row["id"], hashed(state), hashed(cookie), sealed):
                 raise FlowRefused(_NO_LINK)
         url = protocol.authorize_url(
             manifest,
@@ -228,10 +224,10 @@ class OAuth:
 
     async def take(self, state: str, cookie: str) -> Flow:
         """The flow of a callback, once. Raises FlowRefused, which says why."""
-        tenant_id = _tenant_in(state)
+        tenant_id = tenant_in(state)
         async with self._db.tenant(tenant_id) as conn:
-            row = await store.use(conn, _hash(state), _hash(cookie))
-            why = None if row is not None else await store.why_refused(conn, _hash(state))
+            row = await store.use(conn, hashed(state), hashed(cookie))
+            why = None if row is not None else await store.why_refused(conn, hashed(state))
         if row is None:
             raise FlowRefused(_refusal(why))
         kept = await self._open(tenant_id, row["id"], row["sealed"])
@@ -416,22 +412,3 @@ def _refusal(why: Any) -> str:
     if why["is_late"]:
         return "This link is older than ten minutes."
     return "This link was opened in another browser, or its cookie is gone."
-
-
-def _named_token(tenant_id: UUID) -> str:
-    return base64.urlsafe_b64encode(tenant_id.bytes + randomness.token_bytes(32)).decode()
-
-
-def _tenant_in(text: str) -> UUID:
-    """Whose rows to look among. Anybody can write an id there; without the random part it finds nothing."""
-    try:
-        if _NAMED.fullmatch(text):
-            return UUID(bytes=base64.urlsafe_b64decode(text)[:16])
-    except (binascii.Error, ValueError):
-        pass
-    raise FlowRefused("This link is not one of ours.")
-
-
-def _hash(text: str) -> bytes:
-    # 256 random bits need no slow hash and no salt.
-    return hashlib.sha256(text.encode()).digest()
