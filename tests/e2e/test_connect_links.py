@@ -94,6 +94,7 @@ async def test_link_when_for_consent_then_the_flow_runs_and_one_credential_ends_
         async with acme.browser() as browser:
             page = await browser.get(begun.url, follow_redirects=True)
         assert (page.status_code == 200) is not denied
+    assert isinstance(begun, Link)
     assert (await acme.credential(str(begun.flow_id)))["status"] == "pending"
     with pytest.raises(FlowRefused):
         await links.submit(token, visit.cookie, acme.acme.settings())

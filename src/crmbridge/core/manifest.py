@@ -74,7 +74,8 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
 
     ``kind`` is ``text``, ``url``, ``json``, ``boolean`` or ``choice`` (then ``options``). ``pattern`` is a
     regular expression for the entire trimmed value. ``is_generated`` values are made by crmbridge (a
-    webhook secret) and shown once.
+    webhook secret) and shown once. ``follows`` names another secret: while a new one takes over, this setting holds
+    the one that is in use, until that credential is revoked.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     is_secret: bool = False
     is_required: bool = True
     is_generated: bool = False
+    follows: str = ""
     kind: str = "text"
     pattern: str = ""
     default: str = ""

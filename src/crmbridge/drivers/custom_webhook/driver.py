@@ -96,10 +96,11 @@ MANIFEST = Manifest(
         Setting(
             name="previous_secret",
             label="Previous signing secret",
-            help="Only while rotating: requests then carry both signatures, so the receiver may change over "
-            "at any moment. Empty it once the receiver knows the new secret.",
+            help="Only while rotating, and filled in by crmbridge: requests then carry both signatures, so the "
+            "receiver may change over at any moment. It ends when the old credential is revoked.",
             is_secret=True,
             is_required=False,
+            follows="secret",
             pattern=r"(whsec_)?[A-Za-z0-9+/]{32,88}={0,2}",
         ),
     ),

@@ -44,6 +44,7 @@ from crmbridge.services.connections.model import (
     Held,
     TestReport,
 )
+from crmbridge.services.connections.overlap import Overlap
 from crmbridge.services.incidents.service import Incidents
 from crmbridge.services.mapping.model import Overrides
 from crmbridge.services.mapping.service import Mapping as MappingService
@@ -120,6 +121,7 @@ class Connections:
         self._policy = policy
         self._load = load_driver
         self.lending = Lending(db=db, audit=audit, incidents=incidents, vault=vault, oauth=oauth)
+        self._overlap = Overlap(db=db, vault=vault, lending=self.lending, load_driver=load_driver)
         self.ahead = Ahead(db=db, tenants=tenants, lending=self.lending, load_driver=load_driver)
         self.links = ConnectLinks(self, db=db, audit=audit, load_driver=load_driver, base_url=oauth.base_url)
         self.consent = Consent(self, db=db, oauth=oauth, policy=policy, load_driver=load_driver)
@@ -160,9 +162,10 @@ class Connections:
         credential_id = uuid4()
         # Unwrapped before a connection is held: it must not wait for another one.
         await self._vault.keys(tenant.id)
+        secrets = await self._overlap.begun(tenant, base, name, answers.secrets)
         async with self._db.tenant(tenant.id) as conn:
             await self.insert_credential(
-                conn, tenant, driver, name, credential_id, answers.settings, answers.secrets, actor=actor
+                conn, tenant, driver, name, credential_id, answers.settings, secrets, actor=actor
             )
             credential = (await self._credential(conn, credential_id)).credential
         credential.generated = self._vault.show_once(answers.secrets, answers.generated)
@@ -337,6 +340,7 @@ class Connections:
                 at_provider = await driver_class(access_for(tenant, lent, self.egress)).revoke()
             except CrmError:
                 at_provider = False
+        overlap_ended = await self._overlap.end(tenant, credential_id)
         async with self._db.tenant(tenant.id) as conn:
             await store.revoke(conn, credential_id)
             await self._audit_credential(
@@ -346,7 +350,7 @@ class Connections:
                 "credential.revoked",
                 credential.connection_id,
                 credential_id,
-                {"revoked_at_provider": at_provider},
+                {"revoked_at_provider": at_provider, "overlap_ended": overlap_ended},
             )
             credential = (await self._credential(conn, credential_id)).credential
         self._forget(tenant.id)

@@ -73,6 +73,11 @@ update tenant_credentials set sealed = $3, row_version = row_version + 1, facts 
 where id = $1 and row_version = $2 returning row_version
 """.replace("{ahead}", _AHEAD)
 
+_RESEAL = """
+update tenant_credentials set sealed = $3, row_version = row_version + 1
+where id = $1 and row_version = $2 returning row_version
+"""
+
 _PAUSE = """
 update tenant_credentials set token_not_before = clock_timestamp() + make_interval(secs => $2) where id = $1
 """
@@ -298,6 +303,11 @@ async def save_tokens(
         _SAVE_TOKENS, credential_id, row_version, sealed, facts, expires_in, scopes, is_renewed_ahead
     )
     return saved is not None
+
+
+async def reseal(conn: Any, credential_id: UUID, row_version: int, sealed: bytes) -> bool:
+    """Other secrets in place of those of ``row_version``; False when another version stands there."""
+    return await conn.fetchval(_RESEAL, credential_id, row_version, sealed) is not None
 
 
 async def pause_tokens(conn: Any, credential_id: UUID, seconds: float) -> None:
