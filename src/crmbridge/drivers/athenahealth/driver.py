@@ -24,6 +24,7 @@ from crmbridge.core.errors import (
     Fix,
     NotConfigured,
     NotFound,
+    RateLimited,
     ValidationError,
 )
 from crmbridge.core.manifest import Auth, AuthKind, Budget, BudgetKind, Manifest, Paging, PagingKind
@@ -75,6 +76,7 @@ MANIFEST = Manifest(
 
 _LIST_BACK, _LIST_AHEAD = timedelta(days=31), timedelta(days=366)
 _TAKEN = ("not available", "already frozen")
+_OVER_RATE = ("Developer Over Qps", "Developer Over Rate")
 _STATUSES = {401: failures.StatusRule(error=AuthError, subcode="invalid_credentials")}
 _SLOT_TAKEN = failures.StatusRule(
     error=Conflict,
@@ -332,7 +334,7 @@ class Athenahealth(Schedule):
         words = " ".join(
             str(tree[name]) for name in ("error", "detailedmessage", "errormessage") if tree.get(name)
         )
-        if is_fine and not words and tree.get("success") is not False:
+        if is_fine and not words and str(tree.get("success")).lower() != "false":  # booleans may be texts
             return None
         if not tree and not response.body.lstrip().startswith((b"<", b"{", b"[", b'"')):
             words = response.body[:200].decode(errors="replace")
@@ -342,6 +344,8 @@ class Athenahealth(Schedule):
             overrides[response.status] = _SLOT_TAKEN
         elif is_fine:
             overrides[response.status] = _REFUSED
+        elif response.status == 403 and words.startswith(_OVER_RATE):  # the retired gateway's 429
+            overrides[403] = failures.StatusRule(error=RateLimited)
         elif "does not exist in that department" in words:
             overrides[400] = failures.StatusRule(error=NotFound)
         return failures.error_for_status(

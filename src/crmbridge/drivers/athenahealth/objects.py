@@ -12,7 +12,10 @@ __all__ = ["DOCS", "OBJECTS", "opened"]
 
 DOCS = "https://docs.athenahealth.com/api/guides/overview"
 _RETAINED = NEVER(
-    "medical records are retained: the API cannot delete or erase; the practice decides by hand", DOCS
+    "medical records are retained: the API cannot delete or erase; the practice decides by hand",
+    DOCS,
+    "Send the request to the practice's privacy officer with the patient's id: the practice decides what its duty to "
+    "retain medical records leaves to erase, does it in athenaOne, and answers you. Close our own open cases there.",
 )
 _GONE = dict.fromkeys((Operation.DELETE, Operation.ERASE), _RETAINED)
 _STATIC = LIMITED("from a table in the driver; custom fields are not asked for yet")
@@ -115,7 +118,11 @@ OBJECTS = {
             Operation.UPSERT: NEVER("an appointment has no natural key", DOCS),
             Operation.SEARCH: NOT_YET("appointments are listed per department or patient only"),
             Operation.CHANGES: _FEED,
-            Operation.DELETE: NEVER("an appointment cannot be deleted; cancel it: status cancelled", DOCS),
+            Operation.DELETE: NEVER(
+                "an appointment cannot be deleted; cancel it: status cancelled",
+                DOCS,
+                "Update the appointment with the status cancelled instead.",
+            ),
             Operation.ERASE: _RETAINED,
         },
         calls={
@@ -150,7 +157,10 @@ OBJECTS = {
 
 def opened(objects: dict[Object, ObjectSpec], switches: dict[Object, bool]) -> dict[Object, ObjectSpec]:
     """The objects with the writes of those that are not switched on taken away."""
-    off: Support = NOT_YET("switched off for this connection; an operator can switch it on in its settings")
+    off: Support = NOT_YET(
+        "switched off for this connection; an operator can switch it on in its settings",
+        "An operator sets 'Write patients' or 'Write appointments' to yes in this connection's settings.",
+    )
     return {
         obj: spec
         if switches.get(obj, True)

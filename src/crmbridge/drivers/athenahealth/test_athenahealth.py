@@ -18,6 +18,7 @@ from crmbridge.core.errors import (
     CrmError,
     NotConfigured,
     NotFound,
+    RateLimited,
     Unsupported,
     ValidationError,
 )
@@ -201,6 +202,7 @@ async def test_writes_when_not_switched_on_then_refused_before_a_call(
     with pytest.raises(Unsupported, match="switched off") as caught:
         await driver.create_record(Write(target_id="t", operation=Operation.CREATE, object=obj))
     assert caught.value.subcode == "operation_unsupported"
+    assert (caught.value.fix.action, "settings" in caught.value.fix.hint) == ("change_settings", True)
     assert driver.manifest.supports(Object.CASE, Operation.CREATE).is_usable
     assert driver.manifest.supports(obj, Operation.GET).is_usable
     assert practice.requests == []
@@ -213,6 +215,7 @@ async def test_delete_when_asked_then_never_and_no_call(practice: AthenahealthEm
         with pytest.raises(Unsupported) as caught:
             await verb(obj, "5")
         assert caught.value.subcode == "delete_unsupported"
+        assert caught.value.fix.action == "erase_by_hand" and len(caught.value.fix.hint) > 40
     assert practice.requests == []
 
 
@@ -395,6 +398,30 @@ async def test_published_error_when_answered_then_its_kind(
     assert type(caught.value) is kind and caught.value.outcome is Outcome.NOT_APPLIED
     if "missing" in name:
         assert [field.field for field in caught.value.fields] == ["notetext"]
+
+
+@pytest.mark.parametrize("refusal", [False, "false"])
+async def test_success_when_false_in_a_200_then_refused_whatever_its_type(
+    practice: AthenahealthEmulator, refusal: Any
+) -> None:
+    practice.faults.add("status", status=200, body={"success": refusal}, only="writes")
+    with pytest.raises(ValidationError) as caught:
+        await patient(driver_for(practice))
+    assert caught.value.outcome is Outcome.NOT_APPLIED
+
+
+@pytest.mark.parametrize("words", ["Developer Over Qps", "Developer Over Rate"])
+async def test_gateway_when_of_the_old_kind_and_over_rate_then_rate_limited(
+    practice: AthenahealthEmulator, words: str
+) -> None:
+    class Old(InProcessTransport):
+        async def send(self, request: HttpRequest) -> HttpResponse:
+            return HttpResponse(status=403, headers={"content-type": "text/xml"}, body=words.encode())
+
+    driver = driver_for(practice)
+    driver.access.transport = Old(practice)
+    with pytest.raises(RateLimited):
+        await driver.test_connection()
 
 
 @pytest.mark.parametrize(

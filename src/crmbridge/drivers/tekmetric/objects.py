@@ -23,9 +23,20 @@ DOCS = "https://api.tekmetric.com/"
 _STATIC = LIMITED("from a table in the driver; Tekmetric tells no schema")
 _MERGE = COMPOSED("reads the record first: the shop is checked, and a PATCH replaces whole lists")
 _UNSORTED = LIMITED("by the time of the last change, but not sorted by it")
-_BY_HAND = NEVER("the API cannot delete a customer; the shop does it in Tekmetric, by hand", DOCS)
+_BY_HAND = NEVER(
+    "the API cannot delete a customer; the shop does it in Tekmetric, by hand",
+    DOCS,
+    "Ask the shop to open this customer in Tekmetric, to take out name, e-mail, phones, address and notes, and to tell "
+    "you when it is done. Repair orders keep a copy by the shop's own duties: note them as residue.",
+)
 _READ_ONLY = NEVER(
     "repair orders are made and kept by the shop; the API changes a few workshop fields only", DOCS
+)
+_KEPT = NEVER(
+    "repair orders are kept by the shop; the API cannot delete one",
+    DOCS,
+    "Repair orders keep a copy of the customer by the shop's own duties: ask the shop what it can take out, and note "
+    "the order as residue.",
 )
 _NO_FEED = NOT_YET("webhooks and polling for changes come in a later version")
 _SHOP = {"shop": "{{ settings.shop_id }}"}
@@ -137,10 +148,8 @@ OBJECTS = {
             Operation.GET: FULL,
             Operation.LIST: _UNSORTED,
             Operation.SEARCH: LIMITED("by number, customer, vehicle or free text"),
-            **dict.fromkeys(
-                (Operation.CREATE, Operation.UPDATE, Operation.UPSERT, Operation.DELETE, Operation.ERASE),
-                _READ_ONLY,
-            ),
+            **dict.fromkeys((Operation.CREATE, Operation.UPDATE, Operation.UPSERT), _READ_ONLY),
+            **dict.fromkeys((Operation.DELETE, Operation.ERASE), _KEPT),
             Operation.CHANGES: _NO_FEED,
         },
         calls={

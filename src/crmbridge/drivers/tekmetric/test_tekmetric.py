@@ -327,6 +327,7 @@ async def test_delete_when_tekmetric_has_none_then_unsupported_and_no_call(
         with pytest.raises(Unsupported) as caught:
             await verb(obj, "5")
         assert caught.value.subcode == "delete_unsupported"
+        assert caught.value.fix.action == "erase_by_hand" and "the shop" in caught.value.fix.hint
     assert shop.requests == []
 
 

@@ -1,0 +1,1 @@
+"""Toast: guests of a restaurant."""
