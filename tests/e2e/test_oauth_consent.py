@@ -76,7 +76,7 @@ async def test_begin_when_the_house_is_reached_over_https_then_a_host_cookie(
     acme: AcmeHouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await acme.put_app()
-    monkeypatch.setattr(acme.services.oauth, "_base_url", "https://crm.example.com")
+    monkeypatch.setattr(acme.services.oauth, "base_url", "https://crm.example.com")
     link = await acme.start()
     assert link["url"].startswith("https://crm.example.com/oauth/begin/")
     async with acme.browser() as browser:

@@ -77,6 +77,11 @@ class Acme(_Acme):
         ),
     )
 
+    async def prepare(self) -> dict[str, str]:
+        request = HttpRequest(method="POST", url="/v1/fields", json={"name": "external_id"})
+        tree = await self.exchange_json(request, operation="prepare", is_write=True)
+        return {"mark": str(tree["name"])}
+
     @classmethod
     def callback_facts(cls, parameters: Mapping[str, str]) -> dict[str, str]:
         centre = parameters.get("location", "eu")

@@ -41,6 +41,8 @@ class AcmeEmulator(Emulator):
         self.token_gate: asyncio.Event | None = None
         self.lost_token_calls: set[int] = set()
         self.token_html = False
+        self.fields: list[str] = []
+        self.refuses_fields = False
 
     def settings(self) -> dict[str, str]:
         return {"url": self.base_url}
@@ -161,6 +163,13 @@ class AcmeEmulator(Emulator):
     @route("GET", "/v1/me")
     def me(self, call: Incoming) -> HttpResponse:
         return self.answer({"name": "Acme of Ann"})
+
+    @route("POST", "/v1/fields")
+    def add_field(self, call: Incoming) -> HttpResponse:
+        if self.refuses_fields:
+            return self.answer({"message": "not allowed"}, 403)
+        self.fields.append(call.json["name"])
+        return self.answer({"name": call.json["name"]}, 201)
 
     @route("GET", "/v1/contacts")
     def contacts(self, call: Incoming) -> HttpResponse:

@@ -29,7 +29,7 @@ from crmbridge.db.pool import Database
 from crmbridge.services.audit.model import AuditEntry
 from crmbridge.services.audit.service import AuditLog
 from crmbridge.services.connections import store
-from crmbridge.services.connections.access import Metered, Renewal, access_for, missing_rights, require_gate
+from crmbridge.services.connections.access import access_for, missing_rights, require_gate
 from crmbridge.services.connections.ahead import Ahead
 from crmbridge.services.connections.connection import Connection
 from crmbridge.services.connections.consent import Consent
@@ -45,6 +45,7 @@ from crmbridge.services.connections.model import (
     TestReport,
 )
 from crmbridge.services.connections.overlap import Overlap
+from crmbridge.services.connections.trial import Trial
 from crmbridge.services.incidents.service import Incidents
 from crmbridge.services.mapping.model import Overrides
 from crmbridge.services.mapping.service import Mapping as MappingService
@@ -121,6 +122,7 @@ class Connections:
         self._policy = policy
         self._load = load_driver
         self.lending = Lending(db=db, audit=audit, incidents=incidents, vault=vault, oauth=oauth)
+        self._trial = Trial(tenants=tenants, lending=self.lending, egress=egress, load_driver=load_driver)
         self._overlap = Overlap(db=db, vault=vault, lending=self.lending, load_driver=load_driver)
         self.ahead = Ahead(db=db, tenants=tenants, lending=self.lending, load_driver=load_driver)
         self.links = ConnectLinks(self, db=db, audit=audit, load_driver=load_driver, base_url=oauth.base_url)
@@ -231,31 +233,17 @@ class Connections:
             held = await self._credential(conn, credential_id)
         credential = held.credential
         driver_class = self._load(credential.driver)
-        metered = Metered(self.egress)
-        started = monotonic()
-        proof, facts, failure = Proof(), credential.facts, None
-        try:
-            await self.check_gate(tenant, driver_class.manifest_for(credential.settings))
-            lent = await self.lending.lend(tenant, driver_class, held, is_test=True)
-            access = access_for(tenant, lent, metered)
-            Renewal(self.lending, tenant, driver_class, lent, access, is_test=True)
-            facts = access.facts
-            try:
-                proof = await driver_class(access).test_connection()
-            finally:
-                facts = {**access.facts, **proof.facts}
-        except CrmError as error:
-            error.provider = error.provider or credential.driver
-            error.operation = error.operation or "test_connection"
-            failure = error
-        milliseconds = (monotonic() - started) * 1000
+        tried = await self._trial.run(
+            tenant, held, "test_connection", lambda driver: driver.test_connection()
+        )
+        failure, proof = tried.failure, tried.answer or Proof()
         async with self._db.tenant(tenant.id) as conn:
             await store.save_test(
                 conn,
                 credential_id,
                 error=failure.to_dict() if failure else None,
                 account=proof.account if not failure else credential.account,
-                facts=facts,
+                facts={**tried.facts, **proof.facts},
                 scopes=proof.scopes or credential.scopes,
                 missing_rights=missing_rights(driver_class, credential, proof),
             )
@@ -271,7 +259,7 @@ class Connections:
                 {
                     "ok": failure is None,
                     "code": failure.full_code if failure else "",
-                    "http_calls": metered.calls,
+                    "http_calls": tried.http_calls,
                 },
             )
             credential = (await self._credential(conn, credential_id)).credential
@@ -279,7 +267,7 @@ class Connections:
         return TestReport(
             ok=failure is None,
             credential=credential,
-            duration_ms=round(milliseconds, 1),
+            duration_ms=round(tried.milliseconds, 1),
             warnings=proof.warnings,
             error=failure.to_dict() if failure else None,
         )
@@ -287,14 +275,19 @@ class Connections:
     async def activate(self, tenant: Tenant, credential_id: UUID, *, actor: str) -> Credential:
         """Put a tested credential to use (also a superseded one: rollback).
 
-        Raises Conflict when untested, GateClosed when the driver's gate is shut.
+        What must be at the provider before the first write (an external-id field, say) is made first. Raises Conflict
+        when untested, GateClosed when the driver's gate is shut, the provider's CrmError when that preparation fails.
         """
-        gate = await self._tenants.gate(tenant.id)
+        async with self._db.tenant(tenant.id) as conn:
+            held = await self._credential(conn, credential_id)
+        self._check_can_activate(held.credential)
+        prepared = await self._trial.run(tenant, held, "prepare", lambda driver: driver.prepare())
+        if prepared.failure:
+            raise prepared.failure
         async with self._db.tenant(tenant.id) as conn:
             credential = (await self._credential(conn, credential_id)).credential
             self._check_can_activate(credential)
-            manifest = self._load(credential.driver).manifest_for(credential.settings)
-            require_gate(gate, manifest)
+            await store.add_facts(conn, credential_id, {**prepared.facts, **(prepared.answer or {})})
             previous = await store.activate(conn, credential.connection_id, credential_id)
             await self._audit_credential(
                 conn,
@@ -306,6 +299,7 @@ class Connections:
                 {
                     "previous_credential_id": str(previous) if previous else None,
                     "new_credential_id": str(credential_id),
+                    "http_calls": prepared.http_calls,
                 },
             )
             await self._incidents.resolve_by_key(

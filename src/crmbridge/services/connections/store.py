@@ -73,6 +73,8 @@ update tenant_credentials set sealed = $3, row_version = row_version + 1, facts 
 where id = $1 and row_version = $2 returning row_version
 """.replace("{ahead}", _AHEAD)
 
+_ADD_FACTS = "update tenant_credentials set facts = facts || $2 where id = $1"
+
 _RESEAL = """
 update tenant_credentials set sealed = $3, row_version = row_version + 1
 where id = $1 and row_version = $2 returning row_version
@@ -303,6 +305,11 @@ async def save_tokens(
         _SAVE_TOKENS, credential_id, row_version, sealed, facts, expires_in, scopes, is_renewed_ahead
     )
     return saved is not None
+
+
+async def add_facts(conn: Any, credential_id: UUID, facts: dict[str, str]) -> None:
+    """Facts beside those that are there; the same name is replaced."""
+    await conn.execute(_ADD_FACTS, credential_id, facts)
 
 
 async def reseal(conn: Any, credential_id: UUID, row_version: int, sealed: bytes) -> bool:
