@@ -1,0 +1,1 @@
+"""Mindbody: salons, spas and studios, through its public API v6."""
