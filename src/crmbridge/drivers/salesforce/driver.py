@@ -1,0 +1,384 @@
+"""Salesforce (Sales and Service Cloud) by its REST API, over OAuth.
+
+customer is a Contact, lead a Lead, deal an Opportunity (its customer a contact role beside it), appointment an
+Event, case a Case, activity a Task, note a (classic) Note. Writes go as sObject collections, 200 a call, and
+above 2,000 in one ``write_batch`` as a Bulk API 2.0 job. Salesforce has no idempotency key: a unique External Id
+field that an administrator makes carries our mark. Calls go to the instance that the token names, if Salesforce's.
+Pages: see ``MANIFEST.pages`` (read 2026-11-22). What they leave open is UNCONFIRMED in NOTES.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import msgspec
+
+from crmbridge.core.driver import Access, Proof
+from crmbridge.core.errors import AuthError, CrmError, UnexpectedResponse
+from crmbridge.core.manifest import (
+    Auth,
+    AuthKind,
+    Budget,
+    BudgetKind,
+    Call,
+    Idempotency,
+    IdempotencyKind,
+    Manifest,
+    ObjectSpec,
+    Paging,
+    PagingKind,
+    Setting,
+)
+from crmbridge.core.operations import COMPOSED, FULL, LIMITED, NOT_YET, DeleteLevel, Operation, Support
+from crmbridge.core.records import FieldFact, Filter, Object, Page, Record, Write, WriteResult
+from crmbridge.core.tokens import TokenFault
+from crmbridge.core.wire import HttpRequest, HttpResponse
+from crmbridge.drivers.salesforce import hosts, schema
+from crmbridge.drivers.salesforce.erasure import erase
+from crmbridge.drivers.salesforce.finding import Finder
+from crmbridge.drivers.salesforce.messages import error_of, read_usage
+from crmbridge.drivers.salesforce.natives import DATA, MARK, NATIVES, VERSION
+from crmbridge.drivers.salesforce.reading import MOST_ROWS, Reader
+from crmbridge.drivers.salesforce.writing import Results, Writer
+from crmbridge.toolkit.auth import SecretRef
+from crmbridge.toolkit.exchange import HttpDriver
+from crmbridge.toolkit.limits import LimitReading
+
+__all__ = ["MANIFEST", "Salesforce"]
+
+_BY_MATCH = COMPOSED("one call by a unique External Id field; by others a query, then updates and creates")
+_REDACTED = COMPOSED("a describe, a change that empties the fields, then the delete; only before a delete")
+_ALL: dict[Operation, Support] = {
+    Operation.DESCRIBE: FULL,
+    Operation.SEARCH: FULL,
+    Operation.GET: FULL,
+    Operation.LIST: FULL,
+    Operation.CREATE: FULL,
+    Operation.UPDATE: FULL,
+    Operation.UPSERT: _BY_MATCH,
+    Operation.DELETE: FULL,
+    Operation.ERASE: _REDACTED,
+    Operation.CHANGES: NOT_YET("polling by SystemModstamp comes in a later version"),
+}
+_TASK = LIMITED("the day of a conversation, not its hour; a recording's address has no field")
+
+
+def _spec(obj: Object, erase_level: DeleteLevel = DeleteLevel.REDACTED, **more: Any) -> ObjectSpec:
+    native = NATIVES[obj]
+    operations = _ALL | more.pop("operations", {})
+    written = (Operation.CREATE, Operation.UPDATE, Operation.UPSERT, Operation.DELETE)
+    return ObjectSpec(
+        native=native.name,
+        path=f"{DATA}/sobjects/{native.name}",
+        id_field="Id",
+        updated_field="SystemModstamp",
+        url="{instance_url}/{id}",
+        operations=operations,
+        batch={one: MOST_ROWS for one in written if operations[one].is_usable},
+        links=dict(native.links),
+        required=native.required,
+        delete_level=DeleteLevel.SOFT,
+        erase_level=erase_level,
+        idempotency=more.pop("idempotency", Idempotency(kind=IdempotencyKind.EXTERNAL_ID, field=MARK)),
+        **more,
+    )
+
+
+def _objects(erase_level: DeleteLevel) -> dict[Object, ObjectSpec]:
+    return {
+        Object.LEAD: _spec(Object.LEAD, erase_level, natural_keys=("Email",)),
+        Object.CUSTOMER: _spec(
+            Object.CUSTOMER, erase_level, natural_keys=("Email",), operations={Operation.LOOKUP: FULL}
+        ),
+        Object.DEAL: _spec(
+            Object.DEAL,
+            erase_level,
+            operations={
+                Operation.CREATE: COMPOSED("an opportunity, and for a linked customer a contact role")
+            },
+        ),
+        Object.APPOINTMENT: _spec(Object.APPOINTMENT, erase_level),
+        Object.CASE: _spec(Object.CASE, erase_level),
+        Object.ACTIVITY: _spec(Object.ACTIVITY, erase_level, operations={Operation.CREATE: _TASK}),
+        Object.NOTE: _spec(
+            Object.NOTE,
+            erase_level,
+            operations={Operation.UPSERT: NOT_YET("a note has no field of its own to match by")},
+            idempotency=Idempotency(kind=IdempotencyKind.NATURAL_KEY, field="Title"),
+        ),
+    }
+
+
+MANIFEST = Manifest(
+    slug="salesforce",
+    display_name="Salesforce",
+    api_version=VERSION,
+    pages=(
+        "https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/intro_rest.htm",
+        "https://developer.salesforce.com/docs/atlas.en-us.object_reference.meta/object_reference/sforce_api_objects_list.htm",
+        "https://developer.salesforce.com/docs/atlas.en-us.api_asynch.meta/api_asynch/asynch_api_intro.htm",
+        "https://developer.salesforce.com/docs/atlas.en-us.soql_sosl.meta/soql_sosl/sforce_api_calls_soql.htm",
+        "https://help.salesforce.com/s/articleView?id=xcloud.remoteaccess_oauth_flows.htm",
+    ),
+    read_on="2026-11-22",
+    auth=Auth(
+        kind=AuthKind.OAUTH_CODE,
+        authorize_url="{login_url}/services/oauth2/authorize",
+        token_url="{login_url}/services/oauth2/token",  # noqa: S106 - an address
+        revoke_url="{login_url}/services/oauth2/revoke",
+        scopes=("api", "refresh_token"),
+        uses_pkce=True,
+        # The answer tells no life: the session policy decides (2 hours unless changed), a 401 tells the end.
+        access_seconds=7200,
+        # Only where the app is configured so; a new refresh token in an answer is kept either way.
+        refresh_rotates=False,
+    ),
+    settings=(
+        Setting(
+            name="login_url",
+            label="Login address",
+            help="https://login.salesforce.com for production, https://test.salesforce.com for a sandbox, or the org's"
+            " My Domain (needed where the org allows no login elsewhere). Not a lightning.force.com address.",
+            kind="url",
+            default=hosts.LOGIN,
+            pattern=hosts.LOGIN_PATTERN,
+            example="https://acme.my.salesforce.com",
+            is_required=False,
+        ),
+        Setting(
+            name="duplicate_alerts",
+            label="Duplicate rules that alert",
+            help="refuse: a record that a duplicate rule finds doubtful is refused, with the id of the existing one."
+            " save: it is saved, unless the rule blocks.",
+            kind="choice",
+            options=("refuse", "save"),
+            default="refuse",
+            is_required=False,
+        ),
+        Setting(
+            name="hard_delete",
+            label="Erase past the recycle bin",
+            help="yes: an erasure also removes the record for good, by a bulk job; the connected user needs the"
+            " permission Bulk API Hard Delete. no: its fields are emptied and it goes to the recycle bin.",
+            kind="choice",
+            options=("no", "yes"),
+            default="no",
+            is_required=False,
+        ),
+    ),
+    base_url="{instance_url}",
+    objects=_objects(DeleteLevel.REDACTED),
+    paging=Paging(kind=PagingKind.CURSOR, max_size=MOST_ROWS),
+    budgets=(
+        Budget(
+            kind=BudgetKind.DAILY,
+            limit=15_000,
+            per_seconds=86_400,
+            source="Developer Edition, the smallest; the org's own limit comes with every answer",
+        ),
+        Budget(kind=BudgetKind.CONCURRENT, limit=5, source="long calls in a developer or trial org"),
+    ),
+    test_call=Call(method="GET", path="/services/oauth2/userinfo"),
+    verification_note="published pages and an emulator; the Python client simple-salesforce as witness",
+    verticals=("general", "real_estate"),
+    strict_ids=r"[A-Za-z0-9]{15}(?:[A-Za-z0-9]{3})?",
+    timeout_seconds=60.0,
+    setup_help="Press Connect Salesforce and sign in as an integration user. Let an administrator make the field"
+    f" {MARK} (text 80, External ID, Unique) on each object, then prepare again.",
+)
+
+
+@lru_cache(maxsize=4)
+def _manifest(is_hard: bool) -> Manifest:
+    return msgspec.structs.replace(MANIFEST, objects=_objects(DeleteLevel.HARD)) if is_hard else MANIFEST
+
+
+class Salesforce(HttpDriver):
+    """One org of Salesforce."""
+
+    MANIFEST: ClassVar[Manifest] = MANIFEST
+
+    def __init__(self, access: Access) -> None:
+        super().__init__(access)
+        self.reader = Reader(self)
+        self.writer = Writer(self.reader)
+        self.finder = Finder(self.writer)
+
+    @classmethod
+    def manifest_for(cls, settings: Mapping[str, str]) -> Manifest:
+        """By the setting ``hard_delete``."""
+        return _manifest(settings.get("hard_delete") == "yes")
+
+    def base_url(self) -> str:
+        return hosts.instance_of(self.access.settings, self.access.facts)
+
+    # Codes tell more than statuses: a lock is a 400, a used-up limit a 403.
+    def error_from(self, response: HttpResponse, operation: str, is_write: bool) -> CrmError | None:
+        if response.status < 300:
+            return None
+        return error_of(response, operation=operation, is_write=is_write, hide=lambda text: text)
+
+    @classmethod
+    def token_facts(cls, answer: Mapping[str, Any]) -> dict[str, str]:
+        return hosts.token_facts(answer)
+
+    # "full" holds "api"; "offline_access" is another name of "refresh_token".
+    @classmethod
+    def missing_scopes(cls, granted: frozenset[str]) -> list[str]:
+        also = {"full": "api", "offline_access": "refresh_token"}
+        has = granted | {also[scope] for scope in granted if scope in also}
+        return [scope for scope in MANIFEST.auth.scopes if scope not in has]
+
+    # Two refreshes at once answer invalid_grant although the grant is well (since mid-2024).
+    @classmethod
+    def token_fault(cls, status: int, answer: Mapping[str, Any]) -> TokenFault | None:
+        error, said = str(answer.get("error", "")), str(answer.get("error_description", "")).lower()
+        if error == "invalid_grant" and ("already being processed" in said or "authorization code" in said):
+            return TokenFault.TRANSIENT
+        if error in ("inactive_user", "inactive_org"):
+            return TokenFault.REVOKED
+        if error == "invalid_client_id" or error.startswith("OAUTH_"):
+            return TokenFault.MISCONFIGURED
+        return TokenFault.THROTTLED if error == "rate_limit_exceeded" else None
+
+    # -- connect -------------------------------------------------------------------------------------------
+
+    async def test_connection(self) -> Proof:
+        """``userinfo`` (the list of API versions answers to anybody), then which of our objects this user may write:
+        Salesforce has no scopes per object."""
+        settings, facts = self.access.settings, self.access.facts
+        door = facts.get("instance_url") or hosts.login_of(settings)
+        door = door if hosts.is_salesforce(door) else hosts.login_of(settings)
+        request = HttpRequest(method="GET", url=f"{door}/services/oauth2/userinfo")
+        tree = await self.exchange_json(request, operation="test")
+        if not isinstance(tree, dict) or not isinstance(tree.get("user_id"), str):
+            raise self.unexpected("userinfo without user_id", Operation.GET, is_write=False)
+        learned = hosts.userinfo_facts(tree)
+        if facts.get("org_id") and learned.get("org_id", facts["org_id"]) != facts["org_id"]:
+            raise AuthError(
+                "The token is of another Salesforce org than this connection.",
+                subcode="invalid_credentials",
+                provider="salesforce",
+                operation="test",
+            )
+        instance = hosts.instance_of(settings, {**learned, **facts})
+        warnings, missing, usage = [], [], LimitReading()
+        try:
+            response = await self.exchange(
+                HttpRequest(method="GET", url=f"{instance}{DATA}/sobjects"), operation="test"
+            )
+            usage, listed = read_usage(response), self.tree_of(response, operation="test")
+            if not isinstance(listed, dict) or not isinstance(listed.get("sobjects"), list):
+                raise self.unexpected("something that is no list of objects", Operation.GET, is_write=False)
+            missing = _missing(listed["sobjects"])
+        except UnexpectedResponse as error:  # a very large org's list does not fit into an answer
+            warnings.append(f"What this user may do could not be read: {error.message}")
+        if usage.limit and usage.remaining is not None:
+            learned |= {"budget.daily": str(usage.limit), "budget.daily-remaining": str(usage.remaining)}
+            if usage.remaining * 10 < usage.limit:
+                warnings.append(f"Only {usage.remaining} of {usage.limit} API calls of 24 hours are left.")
+        org = learned.get("org_id", "")
+        return Proof(
+            account=f"Salesforce org {org}".strip(),
+            facts={**learned, **({"instance_url": instance} if hosts.is_salesforce(instance) else {})},
+            missing_rights=missing,
+            warnings=warnings,
+        )
+
+    async def prepare(self) -> dict[str, str]:
+        """Which objects have our mark, what may be read, and the first stage of a deal."""
+        return await schema.prepare(self)
+
+    async def describe(self, obj: Object) -> list[FieldFact]:
+        self.spec(obj, Operation.DESCRIBE)
+        native = NATIVES[obj]
+        return schema.facts_of(native, await schema.describe(self, native, "describe"))
+
+    # Each approval has a refresh token of its own, so this ends no other connection.
+    async def revoke(self) -> bool:
+        name = "refresh_token" if self.access.secrets.get("refresh_token") else "access_token"
+        request = HttpRequest(
+            method="POST",
+            url=f"{hosts.login_of(self.access.settings)}/services/oauth2/revoke",
+            form={"token": SecretRef(name)},
+        )
+        await self.exchange(request, operation="revoke", is_write=True)
+        return True
+
+    # -- read ----------------------------------------------------------------------------------------------
+
+    async def lookup_customer(self, *, phone: str = "", email: str = "") -> list[Record]:
+        self.spec(Object.CUSTOMER, Operation.LOOKUP)
+        return await self.reader.customers(email=email, phone=phone)
+
+    async def search_records(self, obj: Object, filter: Filter, cursor: str = "") -> Page:
+        self.spec(obj, Operation.SEARCH)
+        return await self.reader.search(obj, filter, cursor)
+
+    async def get_record(self, obj: Object, remote_id: str) -> Record:
+        self.spec(obj, Operation.GET)
+        return await self.reader.get(obj, remote_id)
+
+    async def list_recent(self, obj: Object, *, since: str = "", cursor: str = "", limit: int = 50) -> Page:
+        self.spec(obj, Operation.LIST)
+        return await self.reader.recent(obj, since, cursor, limit)
+
+    # -- write ---------------------------------------------------------------------------------------------
+
+    async def write_batch(self, writes: Sequence[Write]) -> list[WriteResult]:
+        first = writes[0] if writes else None
+        if first is None or first.operation is Operation.ERASE:
+            return [await self.write_one(write) for write in writes]
+        self.spec(first.object, first.operation)
+        results = await self._send(first.object, first.operation, dict(enumerate(writes)))
+        return [results[place] for place in range(len(writes))]
+
+    async def _send(self, obj: Object, operation: Operation, writes: dict[int, Write]) -> Results:
+        if operation is Operation.DELETE:
+            return await self.writer.delete(obj, {place: one.remote_id for place, one in writes.items()})
+        verbs = {Operation.CREATE: self.writer.create, Operation.UPDATE: self.writer.update}
+        return await verbs.get(operation, self.writer.upsert)(obj, writes)
+
+    async def _single(self, write: Write) -> WriteResult:
+        self.spec(write.object, write.operation)
+        result = (await self._send(write.object, write.operation, {0: write}))[0]
+        if result.error is not None:
+            raise result.error
+        return result
+
+    create_record = update_record = upsert_record = _single
+
+    async def delete_record(self, obj: Object, remote_id: str) -> DeleteLevel:
+        self.spec(obj, Operation.DELETE)
+        result = (await self.writer.delete(obj, {0: remote_id}))[0]
+        if result.error is not None:
+            raise result.error
+        return DeleteLevel.SOFT
+
+    async def erase_record(self, obj: Object, remote_id: str) -> DeleteLevel:
+        spec = self.spec(obj, Operation.ERASE)
+        return await erase(self.writer, obj, remote_id, is_hard=spec.erase_level is DeleteLevel.HARD)
+
+    async def find_written(self, write: Write) -> WriteResult:
+        return await self.finder.find(write)
+
+    def preview(self, write: Write) -> Any:
+        return self.finder.preview(write)
+
+
+def _missing(listed: list[Any]) -> list[str]:
+    """Rights that the user lacks, from the list of all objects: a hidden object is not in it."""
+    known = {str(one.get("name")): one for one in listed if isinstance(one, dict)}
+    rights = {"createable": "create", "updateable": "update", "queryable": "read", "deletable": "delete"}
+    missing = []
+    for native in NATIVES.values():
+        found = known.get(native.name)
+        if found is None:
+            missing.append(f"see {native.name}")
+        else:
+            missing += [
+                f"{word} {native.name}" for right, word in rights.items() if found.get(right) is False
+            ]
+    return missing

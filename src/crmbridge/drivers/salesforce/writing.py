@@ -1,0 +1,455 @@
+"""Writer: creates, updates, upserts and deletes, 200 records a call, one outcome per write.
+
+Pages: REST API Developer Guide, "Execute Multiple Records" (sObject Collections), "sObject Rows by External ID"; read
+2026-11-22. ``allOrNone`` is false: a bad row fails alone, in a 200. A create carries our mark in a unique field, so
+that a second one is refused with the id of the first; it is an insert and no upsert, lest a late repeat overwrite what
+people have changed since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from crmbridge.core.errors import (
+    Conflict,
+    CrmError,
+    Fix,
+    NotFound,
+    UnexpectedResponse,
+    ValidationError,
+)
+from crmbridge.core.operations import DeleteLevel, Operation, Outcome
+from crmbridge.core.records import Object, Write, WriteResult
+from crmbridge.core.wire import HttpRequest, HttpResponse
+from crmbridge.drivers.salesforce import bulk, roles
+from crmbridge.drivers.salesforce.messages import is_governor_limit, row_error
+from crmbridge.drivers.salesforce.natives import (
+    DATA,
+    MARK,
+    NATIVES,
+    ROLE,
+    Native,
+    body_of,
+    note_title,
+    same_record,
+)
+from crmbridge.drivers.salesforce.reading import MOST_ROWS, Reader
+from crmbridge.drivers.salesforce.soql import In, Select
+from crmbridge.toolkit.batches import parts, rounds
+
+__all__ = ["Results", "Writer", "failed"]
+
+Results = dict[int, WriteResult]
+Bodies = Mapping[int, dict[str, Any]]
+
+
+class Writer:
+    """Writes of one access; places are positions in the caller's list."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
+        self.driver = reader.driver
+        facts = reader.access.facts
+        self.marked = frozenset(facts.get("marks", "").split())
+        self._page = facts.get("instance_url", "").rstrip("/")
+        self.unique = frozenset(facts.get("unique_marks", "").split())
+
+    # -- what is sent --------------------------------------------------------------------------------------
+
+    def mark(self, write: Write) -> str:
+        """The text that tells which write made a record."""
+        return f"{self.driver.access.mark_prefix}-{write.target_id}"
+
+    def create_body(self, native: Native, write: Write) -> dict[str, Any]:
+        """The fields of a new record. Raises ValidationError."""
+        body = self._body(native, write)
+        facts = self.driver.access.facts
+        if native.name == "Opportunity" and not body.get("StageName"):
+            body["StageName"] = facts.get("first_stage") or "Prospecting"
+        if native.name == "Note" and not body.get("Title"):
+            body["Title"] = note_title(write)
+        if native.name in self.marked:
+            body[MARK] = self.mark(write)
+        return body
+
+    def _body(self, native: Native, write: Write) -> dict[str, Any]:
+        if write.related:
+            names = ", ".join(part.native_object for part in write.related)
+            text = f"Fields of a {write.object.value} are mapped to {names}; here every slot stands on its own object."
+            raise ValidationError(text, provider="salesforce")
+        for name, remote_id in write.links.items():
+            self.check(Object(name), remote_id)
+        return body_of(native, write)
+
+    def check(self, obj: Object, remote_id: str) -> str:
+        """A valid id of this object. Raises ValidationError, NotFound."""
+        return same_record(NATIVES[obj], obj, self.driver.check_id(obj, remote_id))
+
+    # -- create --------------------------------------------------------------------------------------------
+
+    async def create(self, obj: Object, writes: Mapping[int, Write]) -> Results:
+        """New records. A create that is refused because of our own mark had been done before."""
+        native = NATIVES[obj]
+        results: Results = {}
+        bodies: dict[int, dict[str, Any]] = {}
+        for place, write in writes.items():
+            try:
+                bodies[place] = self.create_body(native, write)
+            except CrmError as error:
+                results[place] = failed(error)
+        results |= await self._insert(native, bodies)
+        await self._find_own(native, writes, results)
+        return await self._add_roles(native, writes, results)
+
+    async def _insert(self, native: Native, bodies: Bodies) -> Results:
+        results: Results = {}
+        if len(bodies) > bulk.THRESHOLD and native.name in self.unique:
+            results, bodies = await bulk.load(self, native, "insert", bodies, key=MARK)
+        for places in parts(list(bodies), MOST_ROWS):
+            some = {place: bodies[place] for place in places}
+            results |= await self._send(native, Operation.CREATE, some)
+        return results
+
+    async def _find_own(self, native: Native, writes: Mapping[int, Write], results: Results) -> None:
+        clashes = [place for place, result in results.items() if isinstance(result.error, Conflict)]
+        marks = {place: self.mark(writes[place]) for place in clashes if native.name in self.marked}
+        for places in parts(list(marks), MOST_ROWS):
+            try:
+                ids = await self.ids_by_mark(native, [marks[place] for place in places], "create")
+            except CrmError:
+                continue  # whose they are cannot be told: they stay conflicts
+            for place in places:
+                if marks[place] in ids:
+                    results[place] = self.applied(ids[marks[place]], was_created=True)
+        for place in clashes:
+            _explain_conflict(native, results[place].error)
+
+    async def ids_by_mark(self, native: Native, marks: Sequence[str], operation: str) -> dict[str, str]:
+        """Ids by mark; records in the recycle bin too: their write was applied, whatever became of it."""
+        where = In(MARK, tuple(marks))
+        select = Select(sobject=native.name, fields=("Id", MARK), where=where, limit=2_000)
+        rows = await self.reader.query(select, operation, with_deleted=True)
+        found = ((row.get(MARK), self.driver.id_text(row.get("Id"))) for row in rows)
+        return {mark: remote_id for mark, remote_id in found if isinstance(mark, str) and remote_id}
+
+    # -- update --------------------------------------------------------------------------------------------
+
+    async def update(self, obj: Object, writes: Mapping[int, Write]) -> Results:
+        """Changes by id; two changes of one record go one after the other."""
+        native = NATIVES[obj]
+        results: Results = {}
+        bodies: dict[int, dict[str, Any]] = {}
+        for place, write in writes.items():
+            try:
+                bodies[place] = {"id": self.check(obj, write.remote_id), **self._body(native, write)}
+            except CrmError as error:
+                results[place] = failed(error, write.remote_id)
+        for turn in rounds({place: body["id"][:15] for place, body in bodies.items()}):
+            some = {place: bodies[place] for place in turn}
+            if len(some) > bulk.THRESHOLD:
+                done, some = await bulk.load(self, native, "update", some, key="Id")
+                results |= done
+            for places in parts(list(some), MOST_ROWS):
+                results |= await self._send(
+                    native, Operation.UPDATE, {place: some[place] for place in places}
+                )
+        return await self._add_roles(native, writes, results)
+
+    async def _add_roles(self, native: Native, writes: Mapping[int, Write], results: Results) -> Results:
+        if ROLE in native.links.values():
+            await roles.add(self, writes, results)
+        return results
+
+    # -- upsert --------------------------------------------------------------------------------------------
+
+    async def upsert(self, obj: Object, writes: Mapping[int, Write]) -> Results:
+        """By a unique External Id field in one call; by other fields a query, then updates and creates."""
+        native = NATIVES[obj]
+        results: Results = {}
+        keys = self.driver.access.facts.get(f"keys.{native.name}", "").split()
+        for group in _by_paths(writes).values():
+            path = next(iter(group[0][1].match), "")
+            for turn in rounds({place: _match_key(write) for place, write in group}):
+                some = {place: writes[place] for place in turn}
+                for places in parts(turn, MOST_ROWS):
+                    part = {place: some[place] for place in places}
+                    if len(group[0][1].match) == 1 and path in keys:
+                        results |= await self._upsert_by_key(native, path, part)
+                    else:
+                        results |= await self._upsert_by_query(obj, native, part)
+        return results
+
+    async def _upsert_by_key(self, native: Native, key: str, writes: Mapping[int, Write]) -> Results:
+        results: Results = {}
+        bodies: dict[int, dict[str, Any]] = {}
+        for place, write in writes.items():
+            try:
+                if write.match[key] in (None, ""):
+                    raise ValidationError("The match of this upsert is empty.", provider="salesforce")
+                bodies[place] = {**self._body(native, write), key: write.match[key]}
+            except CrmError as error:
+                results[place] = failed(error)
+        if bodies:
+            url = f"{DATA}/composite/sobjects/{native.name}/{key}"
+            results |= await self._collection(native, Operation.UPSERT, "PATCH", url, bodies)
+        # Two upserts of one new key at the same time: the loser is refused, and sent again becomes an update.
+        if beaten := {place: body for place, body in bodies.items() if _is_clash(results[place].error)}:
+            results |= await self._collection(native, Operation.UPSERT, "PATCH", url, beaten)
+        for result in results.values():
+            _explain_conflict(native, result.error)
+        return await self._add_roles(native, writes, results)
+
+    async def _upsert_by_query(self, obj: Object, native: Native, writes: Mapping[int, Write]) -> Results:
+        try:
+            ids = await self.reader.matching(native, writes)
+        except CrmError as error:
+            return {place: failed(error) for place in writes}
+        results: Results = {}
+        for place, found in ids.items():
+            if len(found) > 1:
+                results[place] = failed(_too_many(found))
+        old = {
+            place: msgspec.structs.replace(writes[place], remote_id=found[0])
+            for place, found in ids.items()
+            if len(found) == 1
+        }
+        new = {place: writes[place] for place, found in ids.items() if not found}
+        results |= (await self.update(obj, old)) | (await self.create(obj, new))
+        beaten = {place: new[place] for place in new if isinstance(results[place].error, Conflict)}
+        if beaten:  # somebody else was faster, unless another record is in the way
+            try:
+                ids = await self.reader.matching(native, beaten)
+            except CrmError:
+                return results
+            late = {
+                place: msgspec.structs.replace(one, remote_id=ids[place][0])
+                for place, one in beaten.items()
+                if len(ids[place]) == 1
+            }
+            results |= await self.update(obj, late)
+        return results
+
+    # -- delete --------------------------------------------------------------------------------------------
+
+    async def delete(self, obj: Object, ids: Mapping[int, str]) -> Results:
+        """Into the recycle bin, where records stay for 15 days."""
+        native = NATIVES[obj]
+        results: Results = {}
+        bodies: dict[int, dict[str, Any]] = {}
+        for place, remote_id in ids.items():
+            try:
+                bodies[place] = {"id": self.check(obj, remote_id)}
+            except CrmError as error:
+                results[place] = failed(error, remote_id)
+        for turn in rounds({place: body["id"][:15] for place, body in bodies.items()}):
+            some: Bodies = {place: bodies[place] for place in turn}
+            if len(some) > bulk.THRESHOLD:
+                done, some = await bulk.load(self, native, "delete", some, key="Id")
+                results |= done
+            for places in parts(list(some), MOST_ROWS):
+                results |= await self._send(
+                    native, Operation.DELETE, {place: some[place] for place in places}
+                )
+        for result in results.values():
+            if result.error is None:
+                result.delete_level, result.was_created = DeleteLevel.SOFT.value, None
+        return results
+
+    # -- calls ---------------------------------------------------------------------------------------------
+
+    async def _send(self, native: Native, operation: Operation, bodies: Bodies) -> Results:
+        if len(bodies) == 1:
+            return await self._one(native, operation, bodies)
+        if operation is Operation.DELETE:
+            return await self._delete_all(native, bodies)
+        method = "POST" if operation is Operation.CREATE else "PATCH"
+        return await self._collection(native, operation, method, f"{DATA}/composite/sobjects", bodies)
+
+    def request_of_one(self, native: Native, operation: Operation, body: Mapping[str, Any]) -> HttpRequest:
+        """The request of a single write. The body's ``id`` goes into the path."""
+        url = f"{DATA}/sobjects/{native.name}"
+        fields = {name: value for name, value in body.items() if name != "id"}
+        if operation is Operation.CREATE:
+            return HttpRequest(method="POST", url=url, json=fields, headers=self._headers())
+        if operation is Operation.DELETE:
+            return HttpRequest(method="DELETE", url=f"{url}/{body['id']}")
+        return HttpRequest(method="PATCH", url=f"{url}/{body['id']}", json=fields, headers=self._headers())
+
+    def _headers(self) -> dict[str, str]:
+        """``client`` comes back in change events; the other lets alert rules (never block rules) pass."""
+        headers = {"Sforce-Call-Options": "client=crmbridge"}
+        if self.driver.access.settings.get("duplicate_alerts") == "save":
+            headers["Sforce-Duplicate-Rule-Header"] = "allowSave=true"
+        return headers
+
+    async def _one(self, native: Native, operation: Operation, bodies: Bodies) -> Results:
+        ((place, body),) = bodies.items()
+        try:
+            request = self.request_of_one(native, operation, body)
+            response = await self.driver.exchange(request, operation=operation.value, is_write=True)
+            if operation is not Operation.CREATE:
+                if response.status != 204:
+                    raise _odd("an update or delete with a body", operation)
+                return {place: self.applied(body["id"], was_created=False)}
+            tree = self.driver.tree_of(response, operation=operation.value, is_write=True)
+            return {place: self._row(operation, body, tree, response)}
+        except CrmError as error:
+            return {place: failed(error, body.get("id", ""))}
+
+    async def _collection(
+        self, native: Native, operation: Operation, method: str, url: str, bodies: Bodies
+    ) -> Results:
+        records = [{"attributes": {"type": native.name}, **body} for body in bodies.values()]
+        request = HttpRequest(
+            method=method, url=url, json={"allOrNone": False, "records": records}, headers=self._headers()
+        )
+        return await self._batch(native, operation, request, bodies, again=(method, url))
+
+    async def _delete_all(self, native: Native, bodies: Bodies) -> Results:
+        ids = ",".join(body["id"] for body in bodies.values())
+        query = {"ids": ids, "allOrNone": "false"}
+        request = HttpRequest(method="DELETE", url=f"{DATA}/composite/sobjects", query=query)
+        return await self._batch(native, Operation.DELETE, request, bodies)
+
+    async def _batch(
+        self,
+        native: Native,
+        operation: Operation,
+        request: HttpRequest,
+        bodies: Bodies,
+        again: tuple[str, str] | None = None,
+    ) -> Results:
+        try:
+            response = await self.driver.exchange(request, operation=operation.value, is_write=True)
+            tree = self.driver.tree_of(response, operation=operation.value, is_write=True)
+            if not isinstance(tree, list) or len(tree) != len(bodies):
+                raise _odd("another number of results than of records", operation)
+        except (
+            ValidationError
+        ) as error:  # one record can spoil the entire request: a column that is not there
+            if again is None or len(bodies) == 1:
+                return {place: failed(error, body.get("id", "")) for place, body in bodies.items()}
+            return await self._halves(native, operation, again, bodies)
+        except CrmError as error:
+            return {place: failed(error, body.get("id", "")) for place, body in bodies.items()}
+        results = {
+            place: self._row(operation, body, row, response)
+            for (place, body), row in zip(bodies.items(), tree, strict=True)
+        }
+        # All rows are one Apex transaction: a limit that one slow trigger reaches fails them all.
+        spoilt = {place: bodies[place] for place, one in results.items() if is_governor_limit(one.error)}
+        if again is not None and spoilt and len(bodies) > 1:
+            results |= await self._halves(native, operation, again, spoilt)
+        return results
+
+    async def _halves(
+        self, native: Native, operation: Operation, again: tuple[str, str], bodies: Bodies
+    ) -> Results:
+        results: Results = {}
+        for places in parts(list(bodies), max(1, (len(bodies) + 1) // 2)):
+            some = {place: bodies[place] for place in places}
+            results |= await self._collection(native, operation, *again, some)
+        return results
+
+    # -- results -------------------------------------------------------------------------------------------
+
+    def _row(
+        self, operation: Operation, body: Mapping[str, Any], row: Any, response: HttpResponse
+    ) -> WriteResult:
+        known = body.get("id", "")
+        if isinstance(row, dict) and row.get("success") is True:
+            remote_id = self.driver.id_text(row.get("id")) or known
+            if not remote_id:
+                return failed(_odd("a written record without an id", operation))
+            created = row.get("created")
+            if operation is not Operation.UPSERT or not isinstance(created, bool):
+                created = operation is Operation.CREATE if operation is not Operation.UPSERT else None
+            return self.applied(remote_id, was_created=created)
+        if isinstance(row, dict) and row.get("success") is False:
+            return failed(self.refusal(operation, body, row.get("errors"), response), known)
+        return failed(_odd("something that is no result of a record", operation), known)
+
+    def refusal(
+        self,
+        operation: Operation,
+        body: Mapping[str, Any],
+        problems: Any,
+        response: HttpResponse | None = None,
+    ) -> CrmError:
+        """The error of a refused row, without what the record says."""
+        hide = self.driver.redactor_for(HttpRequest(method="POST", url="", json=dict(body)))
+        error = row_error(problems, operation=operation.value, hide=hide, response=response)
+        is_own_id = not any(name != "id" and name.endswith(("Id", "__c")) for name in body)
+        if body.get("id") and is_own_id and error.provider_facts.get("provider_code") in _NO_SUCH_ID:
+            return NotFound(
+                "The record is not there, or deleted already.",
+                provider="salesforce",
+                operation=operation.value,
+                provider_facts=error.provider_facts,
+            )
+        return error
+
+    @staticmethod
+    def untold(row: Any, hide: Callable[[str], str]) -> CrmError:
+        """The error of a companion's row that was not a success."""
+        if isinstance(row, dict) and row.get("success") is False:
+            return row_error(row.get("errors"), operation="create", hide=hide)
+        return _odd("something that is no result of a record", Operation.CREATE)
+
+    def applied(self, remote_id: str, *, was_created: bool | None) -> WriteResult:
+        """A success."""
+        url = f"{self._page}/{remote_id}" if self._page else ""
+        return WriteResult(outcome=Outcome.APPLIED, remote_id=remote_id, url=url, was_created=was_created)
+
+
+# Of an update or delete by id: the id itself names nothing.
+_NO_SUCH_ID = frozenset({"INVALID_CROSS_REFERENCE_KEY", "MALFORMED_ID", "INVALID_ID_FIELD"})
+
+
+def failed(error: CrmError, remote_id: str = "") -> WriteResult:
+    """The result that an error is."""
+    return WriteResult(outcome=error.outcome, remote_id=remote_id, error=error)
+
+
+def _explain_conflict(native: Native, error: Exception | None) -> None:
+    """Duplicate rules cross objects: a lead may be refused because of a contact, whose id is no lead's."""
+    if isinstance(error, Conflict) and not error.existing_remote_id.startswith(native.prefix):
+        error.provider_facts["existing_record"] = error.existing_remote_id
+        error.existing_remote_id = ""
+
+
+def _is_clash(error: Exception | None) -> bool:
+    return isinstance(error, Conflict) and error.provider_facts.get("provider_code") == "DUPLICATE_VALUE"
+
+
+def _too_many(found: Sequence[str]) -> Conflict:
+    return Conflict(
+        f"The match fits {len(found)} records of Salesforce; an upsert needs one.",
+        provider="salesforce",
+        operation=Operation.UPSERT.value,
+        existing_remote_id=found[0],
+        fix=Fix("narrow_match", "Match by more fields, or merge the records in Salesforce."),
+    )
+
+
+def _odd(what: str, operation: Operation) -> UnexpectedResponse:
+    return UnexpectedResponse(
+        f"Salesforce answered {what}.",
+        provider="salesforce",
+        operation=operation.value,
+        outcome=Outcome.UNKNOWN,
+    )
+
+
+def _by_paths(writes: Mapping[int, Write]) -> dict[tuple[str, ...], list[tuple[int, Write]]]:
+    groups: dict[tuple[str, ...], list[tuple[int, Write]]] = {}
+    for place, write in writes.items():
+        groups.setdefault(tuple(sorted(write.match)), []).append((place, write))
+    return groups
+
+
+def _match_key(write: Write) -> str:
+    return repr(sorted((path, str(value).strip().casefold()) for path, value in write.match.items()))
