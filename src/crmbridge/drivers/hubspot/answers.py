@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["BATCH", "MARKED", "ROW"]
+__all__ = ["BATCH", "LINKED_IDS", "MARKED", "PAIRS", "ROW"]
 
 
 class Row(msgspec.Struct, rename="camel"):
@@ -42,6 +42,46 @@ class MarkedAnswer(msgspec.Struct):
     results: list[MarkedRow]
 
 
+class End(msgspec.Struct):
+    """One end of an association."""
+
+    id: str
+
+
+class Pair(msgspec.Struct, kw_only=True):
+    """An association that stands."""
+
+    start: End = msgspec.field(name="from")
+    to: End
+
+
+class Pairs(msgspec.Struct):
+    """The answer of a batch of default associations."""
+
+    results: list[Pair] = []
+    errors: list[dict[str, Any]] = []
+
+
+class LinkedId(msgspec.Struct, rename="camel"):
+    """The far end of an association: a number in v4, a text by the dated spec."""
+
+    to_object_id: int | str
+
+
+class Linked(msgspec.Struct):
+    """What one record is associated with."""
+
+    to: list[LinkedId] = []
+
+
+class LinkedAnswer(msgspec.Struct):
+    """The answer of a batch read of associations; records without any are left out."""
+
+    results: list[Linked]
+
+
 ROW = msgspec.json.Decoder(Row)
 BATCH = msgspec.json.Decoder(Answer)
 MARKED = msgspec.json.Decoder(MarkedAnswer)
+PAIRS = msgspec.json.Decoder(Pairs)
+LINKED_IDS = msgspec.json.Decoder(LinkedAnswer)

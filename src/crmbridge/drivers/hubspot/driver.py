@@ -204,7 +204,7 @@ MANIFEST = Manifest(
         Budget(kind=BudgetKind.CONCURRENT, limit=6, source="what HubSpot's own Node client allows itself"),
     ),
     test_call=Call(method="GET", path=f"/account-info/{VERSION}/details"),
-    verification_note="published specs and an emulator; HubSpot's Python client 12.0.0 (v3 paths) as witness",
+    verification_note="the published files of 2026-09, and HubSpot's Python client 12.0.0 (v3, v4) as witness",
     verticals=("general", "real_estate", "clinic", "auto_service"),
     strict_ids=r"[1-9][0-9]{0,19}",
     setup_help="Press Connect HubSpot and sign in as a super admin, or paste a service key.",

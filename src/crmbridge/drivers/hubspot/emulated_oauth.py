@@ -110,6 +110,15 @@ class OAuthPages(Emulator):
                 raise self._refused("BAD_REFRESH_TOKEN", "invalid_grant", text)
             if self.rotates:
                 self.refresh_token = self.secret(f"refresh_token {self.issued}")
+        elif kind == "client_credentials":  # the app itself, for its webhooks journal; no account's records
+            return self.answer(
+                {
+                    "token_type": "bearer",
+                    "token_use": "client_credentials",
+                    "access_token": self.secret("app token"),
+                    "expires_in": LIFE_SECONDS,
+                }
+            )
         else:
             raise self._refused("BAD_GRANT_TYPE", "unsupported_grant_type", "unknown grant type")
         self.issued += 1
@@ -137,6 +146,33 @@ class OAuthPages(Emulator):
         return self.answer(
             {"active": True, "hub_id": PORTAL, "scopes": known[1], "token_use": "access_token"}
         )
+
+    @route("GET", "/oauth/v1/access-tokens/{token}", operation="oauth.introspect")
+    def access_token(self, call: Incoming) -> HttpResponse:
+        """The older way to ask about a token."""
+        known = self.tokens.get(call.params["token"])
+        if known is None or known[0] <= self.clock.timestamp():
+            return self.problem(404, "OBJECT_NOT_FOUND", "access token not found")
+        return self.answer(
+            {
+                "token": call.params["token"],
+                "user": "admin@agency.example",
+                "hub_domain": "agency.example",
+                "scopes": known[1],
+                "hub_id": PORTAL,
+                "app_id": 54321,
+                "expires_in": int(known[0] - self.clock.timestamp()),
+                "user_id": 77001,
+                "token_type": "access",
+            }
+        )
+
+    @route("DELETE", "/oauth/v1/refresh-tokens/{token}", operation="oauth.revoke", writes=False)
+    def forget_refresh_token(self, call: Incoming) -> HttpResponse:
+        """The older way to revoke."""
+        if call.params["token"] == self.refresh_token:
+            self.is_installed = False
+        return HttpResponse(status=204)
 
     @route("POST", "/oauth/{version}/token/revoke", operation="oauth.revoke", writes=False)
     def revoke(self, call: Incoming) -> HttpResponse:

@@ -12,7 +12,16 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["ASSOCIATIONS", "KINDS", "PIPELINES", "REQUIRED", "definitions", "kind_of", "value_problem"]
+__all__ = [
+    "ASSOCIATIONS",
+    "DEFAULTS",
+    "KINDS",
+    "PIPELINES",
+    "REQUIRED",
+    "definitions",
+    "kind_of",
+    "value_problem",
+]
 
 KINDS = {
     "contacts": "0-1",
@@ -26,27 +35,63 @@ KINDS = {
     "leads": "0-136",
     "appointments": "0-421",
 }
+DEFAULTS: dict[tuple[str, str], int] = {
+    ("contacts", "companies"): 279,
+    ("companies", "contacts"): 280,
+    ("contacts", "deals"): 4,
+    ("deals", "contacts"): 3,
+    ("deals", "companies"): 341,
+    ("companies", "deals"): 342,
+    ("contacts", "tickets"): 15,
+    ("tickets", "contacts"): 16,
+    ("tickets", "companies"): 339,
+    ("companies", "tickets"): 340,
+    ("tickets", "deals"): 28,
+    ("deals", "tickets"): 27,
+    ("contacts", "meetings"): 199,
+    ("meetings", "contacts"): 200,
+    ("deals", "meetings"): 211,
+    ("meetings", "deals"): 212,
+    ("tickets", "meetings"): 225,
+    ("meetings", "tickets"): 226,
+    ("contacts", "notes"): 201,
+    ("notes", "contacts"): 202,
+    ("companies", "notes"): 189,
+    ("notes", "companies"): 190,
+    ("deals", "notes"): 213,
+    ("notes", "deals"): 214,
+    ("tickets", "notes"): 227,
+    ("notes", "tickets"): 228,
+    ("contacts", "tasks"): 203,
+    ("tasks", "contacts"): 204,
+    ("contacts", "calls"): 193,
+    ("calls", "contacts"): 194,
+    ("deals", "calls"): 205,
+    ("calls", "deals"): 206,
+    ("tickets", "calls"): 219,
+    ("calls", "tickets"): 220,
+    ("contacts", "leads"): 609,
+    ("leads", "contacts"): 608,
+    ("contacts", "appointments"): 907,
+    ("appointments", "contacts"): 906,
+    ("deals", "appointments"): 945,
+    ("appointments", "deals"): 944,
+    ("tickets", "appointments"): 947,
+    ("appointments", "tickets"): 946,
+}
+"""The unlabelled association type from one object to another."""
+
+_PRIMARIES = {
+    ("contacts", "companies"): 1,
+    ("companies", "contacts"): 2,
+    ("deals", "companies"): 5,
+    ("companies", "deals"): 6,
+    ("tickets", "companies"): 26,
+    ("companies", "tickets"): 25,
+    ("leads", "contacts"): 578,
+}
 ASSOCIATIONS: dict[tuple[str, str], set[int]] = {
-    ("contacts", "companies"): {279, 1},
-    ("deals", "contacts"): {3},
-    ("contacts", "deals"): {4},
-    ("tickets", "contacts"): {16},
-    ("contacts", "tickets"): {15},
-    ("tickets", "deals"): {28},
-    ("deals", "tickets"): {27},
-    ("meetings", "contacts"): {200},
-    ("meetings", "deals"): {212},
-    ("meetings", "tickets"): {226},
-    ("notes", "contacts"): {202},
-    ("notes", "deals"): {214},
-    ("notes", "tickets"): {228},
-    ("calls", "contacts"): {194},
-    ("calls", "deals"): {206},
-    ("calls", "tickets"): {220},
-    ("leads", "contacts"): {578, 608},
-    ("appointments", "contacts"): {906},
-    ("appointments", "deals"): {944},
-    ("appointments", "tickets"): {946},
+    pair: {number, *([_PRIMARIES[pair]] if pair in _PRIMARIES else [])} for pair, number in DEFAULTS.items()
 }
 REQUIRED = {
     "deals": ("dealname", "dealstage"),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from crmbridge.drivers.hubspot.emulated_properties import (
     ASSOCIATIONS,
+    DEFAULTS,
     LIFECYCLE,
     PIPELINES,
     REQUIRED,
@@ -14,11 +14,12 @@ from crmbridge.drivers.hubspot.emulated_properties import (
     problems_text,
     value_problem,
 )
+from crmbridge.drivers.hubspot.emulated_schema import stamp
 from crmbridge.drivers.hubspot.emulated_search import local_number
 from crmbridge.emulation import Row
 
 if TYPE_CHECKING:
-    from crmbridge.drivers.hubspot.emulator import HubSpotEmulator
+    from crmbridge.drivers.hubspot.emulated_associations import AssociationPages
 
 __all__ = ["RecordRefused", "Records"]
 
@@ -35,11 +36,16 @@ class RecordRefused(Exception):
         self.message = message
         self.more: dict[str, Any] = more
 
+    def told(self) -> dict[str, Any]:
+        """As an entry of a batch's ``errors``, with all that the published spec requires there."""
+        given = {"context": {}, "errors": [], "links": {}, **self.more}
+        return {"status": "error", "category": self.category, "message": self.message, **given}
+
 
 class Records:
     """Checks and changes of rows."""
 
-    def __init__(self, account: HubSpotEmulator) -> None:
+    def __init__(self, account: AssociationPages) -> None:
         self.account = account
 
     # -- reading -------------------------------------------------------------------------------------------
@@ -60,8 +66,8 @@ class Records:
         found = {
             **fields,
             "hs_object_id": str(row.id),
-            "createdate": self.stamp(row.created_at),
-            changed: self.stamp(row.updated_at),
+            "createdate": stamp(row.created_at),
+            changed: stamp(row.updated_at),
         }
         if kind == "contacts":
             found["hs_searchable_calculated_phone_number"] = local_number(fields.get("phone"))
@@ -79,18 +85,13 @@ class Records:
         tree = {
             "id": str(row.id),
             "properties": {name: found.get(name) or None for name in wanted if name in known},
-            "createdAt": self.stamp(row.created_at),
-            "updatedAt": self.stamp(row.updated_at),
+            "createdAt": stamp(row.created_at),
+            "updatedAt": stamp(row.updated_at),
             "archived": row.is_archived,
         }
         if row.is_archived:
-            tree["archivedAt"] = self.stamp(row.updated_at)
+            tree["archivedAt"] = stamp(row.updated_at)
         return tree
-
-    @staticmethod
-    def stamp(moment: datetime) -> str:
-        """ISO 8601 with milliseconds and Z."""
-        return moment.astimezone(UTC).isoformat(timespec="milliseconds")[:23] + "Z"
 
     # -- writing -------------------------------------------------------------------------------------------
 
@@ -101,8 +102,8 @@ class Records:
         self._check_unique(kind, properties, None)
         links = self._checked_links(kind, body.get("associations") or [])
         row = self.account.table(kind).insert(properties)
-        for to in links:
-            self.link((kind, str(row.id)), to)
+        for to, number in links:
+            self.link((kind, str(row.id)), to, {number})
         return row
 
     def update(self, kind: str, row: Row[int], given: Any) -> None:
@@ -163,18 +164,19 @@ class Records:
             if by == "email":
                 self.account.blocked.add(text.lower())
             return
-        for kind, number in self.account.links.pop(("contacts", str(row.id)), set()):
-            self.account.links[kind, number].discard(("contacts", str(row.id)))
+        for kind, number in self.account.links.pop(("contacts", str(row.id)), {}):
+            self.account.links[kind, number].pop(("contacts", str(row.id)), None)
             if kind in (*_ACTIVITIES, "leads") and self.account.table(kind).get(
                 int(number), with_archived=True
             ):
                 self.account.table(kind).remove(int(number))
         self.account.table("contacts").remove(row.id)
 
-    def link(self, one: tuple[str, str], other: tuple[str, str]) -> None:
-        """An association is seen from both ends."""
-        self.account.links[one].add(other)
-        self.account.links[other].add(one)
+    def link(self, one: tuple[str, str], other: tuple[str, str], numbers: set[int] | None = None) -> None:
+        """An association is seen from both ends. ``numbers`` replace its types as seen from ``one``."""
+        links = self.account.links
+        links[one][other] = numbers or links[one].get(other) or {DEFAULTS.get((one[0], other[0]), 0)}
+        links[other].setdefault(one, {DEFAULTS.get((other[0], one[0]), 0)})
 
     # -- checks --------------------------------------------------------------------------------------------
 
@@ -251,7 +253,7 @@ class Records:
             }
             raise RecordRefused("VALIDATION_ERROR", problems_text([problem]))
 
-    def _checked_links(self, kind: str, given: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    def _checked_links(self, kind: str, given: list[dict[str, Any]]) -> list[tuple[tuple[str, str], int]]:
         found = []
         for one in given:
             number = one["types"][0]["associationTypeId"]
@@ -262,7 +264,7 @@ class Records:
                 raise RecordRefused("VALIDATION_ERROR", f"No association type {number} from {kind}")
             if self.find(to, str(one["to"]["id"])) is None:
                 raise RecordRefused("VALIDATION_ERROR", f"No {to[:-1]} with ID {one['to']['id']} exists")
-            found.append((to, str(one["to"]["id"])))
+            found.append(((to, str(one["to"]["id"])), number))
         return found
 
 

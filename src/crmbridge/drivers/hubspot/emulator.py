@@ -7,26 +7,24 @@ HubSpot promises none. Switches: ``honours_trace_ids`` (False: one bad row fails
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 from crmbridge.core.wire import HttpRequest, HttpResponse
-from crmbridge.drivers.hubspot.emulated_oauth import PORTAL, OAuthPages
-from crmbridge.drivers.hubspot.emulated_properties import KINDS, PIPELINES, definitions, kind_of
-from crmbridge.drivers.hubspot.emulated_records import RecordRefused, Records
+from crmbridge.drivers.hubspot.emulated_associations import AssociationPages
+from crmbridge.drivers.hubspot.emulated_properties import KINDS, kind_of
+from crmbridge.drivers.hubspot.emulated_records import RecordRefused
 from crmbridge.drivers.hubspot.emulated_search import SearchRefused, chosen, page_of
-from crmbridge.emulation import Fault, Incoming, Quota, Refusal, Row, Table, route
+from crmbridge.emulation import Fault, Incoming, Quota, Refusal, Row, route
 
 __all__ = ["HubSpotEmulator"]
 
 OBJECTS = "/crm/objects/{version}/{kind}"
 OLD_OBJECTS = "/crm/v3/objects/{kind}"
 MOST = 100
-_MARKED = {"MISSING_SCOPES": 403, "OBJECT_NOT_FOUND": 404, "CONFLICT": 409, "VALIDATION_ERROR": 400}
 
 
-class HubSpotEmulator(OAuthPages):
+class HubSpotEmulator(AssociationPages):
     """One account. Its service key does not expire; tokens from the consent page do."""
 
     slug: ClassVar[str] = "hubspot"
@@ -39,17 +37,8 @@ class HubSpotEmulator(OAuthPages):
             Quota(limit=5, per_seconds=1, name="SECONDLY", only="search"),
         ]
         self.store.search_lag_seconds = 3.0
-        self.honours_trace_ids = self.answers_207 = self.echoes_trace_ids = self.can_be_unique = True
+        self.honours_trace_ids = self.echoes_trace_ids = True
         self.missing_scopes: set[str] = set()
-        self.properties = {kind: definitions(kind) for kind in KINDS}
-        self.links: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
-        self.merged: dict[str, str] = {}
-        self.blocked: set[str] = set()
-        for place, kind in enumerate(KINDS):
-            table = self.store.numbered(kind, first_id=10_000 * (place + 1) + 1)
-            if kind == "contacts":
-                table.index("email", str.lower)
-        self.records = Records(self)
 
     def settings(self) -> dict[str, str]:
         return {"api_url": self.base_url, "app_url": self.base_url}
@@ -122,45 +111,13 @@ class HubSpotEmulator(OAuthPages):
     def on_broken_json(self, call: Incoming) -> HttpResponse:
         return self.problem(400, "", "Invalid input JSON on line 1, column 1: Unexpected end-of-input")
 
-    def refused(self, error: RecordRefused) -> Refusal:
-        """The answer to a refused call on one record."""
-        return Refusal(self.problem(_MARKED[error.category], error.category, error.message, **error.more))
-
-    def kind(self, call: Incoming, name: str = "kind") -> str:
-        """The object of the path. Raises Refusal."""
-        kind = kind_of(call.params[name])
-        if not kind:
-            text = f"Unable to infer object type from: {call.params[name]}"
-            raise Refusal(self.problem(400, "", text))
-        return kind
-
-    def table(self, kind: str) -> Table[int]:
-        """The rows of one object."""
-        return self.store.numbered(kind)
-
     # -- one record ----------------------------------------------------------------------------------------
-
-    @route("GET", "/account-info/{version}/details", operation="account")
-    def account(self, call: Incoming) -> HttpResponse:
-        return self.answer(
-            {
-                "portalId": PORTAL,
-                "accountType": "DEVELOPER_TEST",
-                "timeZone": "Asia/Dubai",
-                "companyCurrency": "AED",
-                "additionalCurrencies": [],
-                "utcOffset": "+04:00",
-                "utcOffsetMilliseconds": 14_400_000,
-                "uiDomain": "app.hubspot.com",
-                "dataHostingLocation": "na1",
-            }
-        )
 
     @route("GET", OBJECTS, operation="list")
     @route("GET", OLD_OBJECTS, operation="list")
     def page(self, call: Incoming) -> HttpResponse:
         kind, is_archived = self.kind(call), call.first("archived").lower() == "true"
-        after, limit = int(call.first("after", "0")), min(int(call.first("limit", "10")), MOST)
+        after, limit = self._number(call, "after", 0), min(self._number(call, "limit", 10), MOST)
         rows = [row for row in self.table(kind) if row.is_archived is is_archived and row.id > after]
         tree: dict[str, Any] = {"results": [self._shown(call, kind, row) for row in rows[:limit]]}
         if len(rows) > limit:
@@ -219,6 +176,7 @@ class HubSpotEmulator(OAuthPages):
         return HttpResponse(status=204)
 
     @route("POST", OBJECTS + "/merge", operation="merge")
+    @route("POST", OLD_OBJECTS + "/merge", operation="merge")
     def merge(self, call: Incoming) -> HttpResponse:
         kind, kept = self.kind(call), str(call.json["primaryObjectId"])
         self.records.archive(kind, str(call.json["objectIdToMerge"]))
@@ -247,7 +205,19 @@ class HubSpotEmulator(OAuthPages):
 
     def _shown(self, call: Incoming, kind: str, row: Row[int]) -> dict[str, Any]:
         names = {name for text in call.query.get("properties", []) for name in text.split(",")}
-        return self.records.shown(kind, row, names)
+        tree = self.records.shown(kind, row, names)
+        for name in (name for text in call.query.get("associations", []) for name in text.split(",")):
+            if (to := kind_of(name)) and (seen := self.ids_from(kind, str(row.id), to)):
+                kinds = f"{kind[:-1]}_to_{to[:-1]}"
+                ends = [{"id": number, "type": kinds} for number in seen]
+                tree.setdefault("associations", {})[to] = {"results": ends}
+        return tree
+
+    def _number(self, call: Incoming, name: str, usual: int) -> int:
+        text = call.first(name) or str(usual)
+        if not text.isdecimal():
+            raise Refusal(self.problem(400, "VALIDATION_ERROR", f"Invalid {name}: {text}"))
+        return int(text)
 
     # -- batches -------------------------------------------------------------------------------------------
 
@@ -287,7 +257,7 @@ class HubSpotEmulator(OAuthPages):
         lost = [one for one, row in found.items() if row is None]
         text = "Could not get some objects, they may be deleted or not exist. Check that ids are valid."
         errors = [RecordRefused("OBJECT_NOT_FOUND", text, context={"ids": lost})] if lost else []
-        return self._batch_answer(results, errors, 200)
+        return self.batch_answer(results, errors, 200)
 
     def _write_all(self, kind: str, verb: str, inputs: list[dict[str, Any]]) -> HttpResponse:
         traces = [one.get("objectWriteTraceId") for one in inputs]
@@ -314,87 +284,4 @@ class HubSpotEmulator(OAuthPages):
             if self.echoes_trace_ids and one.get("objectWriteTraceId"):
                 shown["objectWriteTraceId"] = one["objectWriteTraceId"]
             results.append(shown)
-        return self._batch_answer(results[::-1], errors, 201 if verb == "create" else 200)
-
-    def _batch_answer(
-        self, results: list[dict[str, Any]], errors: list[RecordRefused], status: int
-    ) -> HttpResponse:
-        now = self.records.stamp(self.clock.now())
-        tree: dict[str, Any] = {
-            "status": "COMPLETE",
-            "results": results,
-            "startedAt": now,
-            "completedAt": now,
-        }
-        if errors:
-            tree["numErrors"] = len(errors)
-            tree["errors"] = [
-                {"status": "error", "category": one.category, "message": one.message, **one.more}
-                for one in errors
-            ]
-        return self.answer(tree, 207 if errors and self.answers_207 else status)
-
-    # -- schema and associations ---------------------------------------------------------------------------
-
-    @route("GET", "/crm/properties/{version}/{kind}", operation="properties.list")
-    @route("GET", "/crm/v3/properties/{kind}", operation="properties.list")
-    def list_properties(self, call: Incoming) -> HttpResponse:
-        return self.answer({"results": list(self.properties[self.kind(call)].values())})
-
-    @route("POST", "/crm/properties/{version}/{kind}", operation="properties.create")
-    def create_property(self, call: Incoming) -> HttpResponse:
-        known, body = self.properties[self.kind(call)], call.json
-        if body["name"] in known:
-            text = f"A property named '{body['name']}' already exists."
-            raise Refusal(self.problem(409, "OBJECT_ALREADY_EXISTS", text))
-        groups = {one["groupName"] for one in known.values()}
-        if body["groupName"] not in groups or (body.get("hasUniqueValue") and not self.can_be_unique):
-            raise Refusal(self.problem(400, "VALIDATION_ERROR", "The property cannot be created as asked"))
-        stock = definitions(self.kind(call))["hs_object_id"]
-        metadata = {"archivable": True, "readOnlyDefinition": False, "readOnlyValue": False}
-        made = {**stock, "options": [], **body, "hubspotDefined": False, "modificationMetadata": metadata}
-        known[body["name"]] = made
-        if body.get("hasUniqueValue"):
-            self.table(self.kind(call)).index(body["name"])
-        return self.answer(made, 201)
-
-    @route("GET", "/crm/pipelines/{version}/{kind}", operation="pipelines")
-    @route("GET", "/crm/v3/pipelines/{kind}", operation="pipelines")
-    def pipelines(self, call: Incoming) -> HttpResponse:
-        results = [
-            {
-                "id": name,
-                "label": name.title(),
-                "displayOrder": place,
-                "stages": [
-                    {"id": stage, "label": stage.title(), "displayOrder": order, "metadata": {}}
-                    for order, stage in enumerate(stages)
-                ],
-            }
-            for place, (name, stages) in enumerate(PIPELINES.get(self.kind(call), {}).items())
-        ]
-        return self.answer({"results": results})
-
-    @route("POST", "/crm/associations/{version}/{kind}/{to}/batch/{verb:rest}", operation="associate")
-    @route("POST", "/crm/v4/associations/{kind}/{to}/batch/{verb:rest}", operation="associate")
-    def associate(self, call: Incoming) -> HttpResponse:
-        kind, to, verb = self.kind(call), self.kind(call, "to"), call.params["verb"]
-        if verb == "read":
-            results = [
-                {
-                    "from": {"id": one["id"]},
-                    "to": [
-                        {"toObjectId": int(number), "associationTypes": []}
-                        for other, number in sorted(self.links[kind, str(one["id"])])
-                        if other == to
-                    ],
-                }
-                for one in call.json["inputs"]
-            ]
-            return self.answer({"status": "COMPLETE", "results": results})
-        for one in call.json["inputs"]:
-            for place, end in ((kind, one["from"]), (to, one["to"])):
-                if self.records.find(place, str(end["id"])) is None:
-                    raise Refusal(self.problem(404, "OBJECT_NOT_FOUND", "resource not found"))
-            self.records.link((kind, str(one["from"]["id"])), (to, str(one["to"]["id"])))
-        return self.answer({"status": "COMPLETE", "results": []})
+        return self.batch_answer(results[::-1], errors, 201 if verb == "create" else 200)

@@ -9,8 +9,9 @@ from __future__ import annotations
 from crmbridge.core.errors import AuthError
 from crmbridge.core.records import Object
 from crmbridge.core.wire import HttpRequest
+from crmbridge.drivers.hubspot.answers import LINKED_IDS
 from crmbridge.drivers.hubspot.natives import MARK, NATIVES, VERSION
-from crmbridge.drivers.hubspot.reading import Reader
+from crmbridge.drivers.hubspot.reading import Reader, decoded
 
 __all__ = ["erase_contact"]
 
@@ -31,13 +32,12 @@ async def _unname_deals(reader: Reader, contact: str) -> None:
     url = f"/crm/associations/{VERSION}/contacts/deals/batch/read"
     request = HttpRequest(method="POST", url=url, json={"inputs": [{"id": contact}]})
     try:
-        tree = await driver.exchange_json(request, operation="erase")
+        answer = decoded(LINKED_IDS, await driver.exchange(request, operation="erase"), "erase")
     except AuthError as error:
         if error.subcode != "insufficient_scope":
             raise
         return  # who may not see deals has made none
-    rows = tree.get("results") if isinstance(tree, dict) else None
-    ids = [str(end["toObjectId"]) for row in rows or () for end in row.get("to") or () if "toObjectId" in end]
+    ids = [str(end.to_object_id) for row in answer.results for end in row.to]
     prefix = driver.access.mark_prefix + "-"
     for start in range(0, len(ids), 100):
         found = await reader.many(deals, ids[start : start + 100], names=(MARK,), operation="erase")

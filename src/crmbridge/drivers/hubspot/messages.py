@@ -19,7 +19,7 @@ from crmbridge.core.operations import Outcome
 from crmbridge.core.wire import HttpResponse
 from crmbridge.toolkit.failures import StatusRule, error_for_status
 
-__all__ = ["error_of"]
+__all__ = ["context_of", "error_of"]
 
 _CONFLICTS = frozenset({"CONFLICTING_UNIQUE_VALUE", "STORAGE_UNIQUE_CONFLICT"})
 _STATUSES = {
@@ -130,7 +130,8 @@ def _said(tree: Mapping[str, Any], name: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _context(tree: Mapping[str, Any], name: str) -> list[str]:
+def context_of(tree: Mapping[str, Any], name: str) -> list[str]:
+    """The texts under one name of an error's ``context``; none for every other shape."""
     context = tree.get("context")
     found = context.get(name) if isinstance(context, dict) else None
     return [str(item) for item in found if isinstance(item, (str, int))] if isinstance(found, list) else []
@@ -147,7 +148,7 @@ def _problems(tree: Mapping[str, Any], message: str) -> list[tuple[str, str, str
     found = []
     for one in [tree, *_errors(tree)]:
         code = _said(one, "code")
-        found += [(name, _said(one, "message"), code) for name in _context(one, "propertyName")]
+        found += [(name, _said(one, "message"), code) for name in context_of(one, "propertyName")]
         if code in _CONFLICTS:
             found.append(("", _said(one, "message"), code))
     start = message.find("[{")
@@ -169,7 +170,7 @@ def _existing(tree: Mapping[str, Any], message: str) -> str:
     """The record that is in the way; HubSpot tells it in prose, or in the context of a batch's row."""
     for name in ("existingId", "existingObjectId"):
         for one in [tree, *_errors(tree)]:
-            if ids := [item for item in _context(one, name) if re.fullmatch(r"\d{1,20}", item)]:
+            if ids := [item for item in context_of(one, name) if re.fullmatch(r"\d{1,20}", item)]:
                 return ids[0]
     texts = [message, *(_said(one, "message") for one in _errors(tree))]
     for text in texts:
@@ -181,7 +182,7 @@ def _existing(tree: Mapping[str, Any], message: str) -> str:
 def _scopes(tree: Mapping[str, Any], message: str) -> list[str]:
     named: list[str] = []
     for one in [tree, *_errors(tree)]:
-        named += _context(one, "requiredGranularScopes") + _context(one, "requiredScopes")
+        named += context_of(one, "requiredGranularScopes") + context_of(one, "requiredScopes")
     if not named and (prose := _SCOPES_IN_PROSE.search(message)):
         named = [part.strip() for part in prose[1].split(",")]
     return [scope for scope in dict.fromkeys(named) if re.fullmatch(r"[a-z][a-z0-9._-]{2,80}", scope)][:20]

@@ -178,11 +178,10 @@ class Reader:
             "sorts": [{"propertyName": by, "direction": "DESCENDING"}],
             "properties": self.names(native),
             "limit": max(1, min(limit, MOST_ROWS)),
+            "after": after or "0",
         }
         if text:
             body["query"] = text
-        if after:
-            body["after"] = after
         is_long = len(msgspec.json.encode(body)) > LONGEST_SEARCH
         if is_long:
             body["properties"] = [native.modified]

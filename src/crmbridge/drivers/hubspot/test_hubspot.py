@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar
 
+import msgspec
 import pytest
 
 from crmbridge.conformance import DriverContract
@@ -22,6 +24,7 @@ from crmbridge.drivers.hubspot.emulator import HubSpotEmulator
 from crmbridge.drivers.hubspot.test_kit import UNKNOWN, connected, person, sent, write
 from crmbridge.emulation import Emulator
 
+FIXTURES = Path(__file__).parent / "fixtures"
 HALF = "provider: two records; the half that stands is found by its mark when the write is sent again (own test below)"
 
 
@@ -131,6 +134,83 @@ async def test_updates_when_one_record_twice_then_in_order_and_no_duplicate_ids(
     ]
     assert {one.outcome for one in await driver.write_batch(writes)} == {Outcome.APPLIED}
     assert (await driver.get_record(Object.LEAD, ids[0])).native["city"] == "C"
+
+
+async def test_updates_when_one_row_is_bad_then_it_fails_alone_in_one_call(hubspot: HubSpotEmulator) -> None:
+    driver = await connected(hubspot)
+    made = [one.remote_id for one in await driver.write_batch([write(n, person(n)) for n in range(50)])]
+    hubspot.calls.clear()
+    writes = [
+        write(n, UNKNOWN if n == 7 else {"city": "Dubai"}, operation=Operation.UPDATE, remote_id=one)
+        for n, one in enumerate(made)
+    ]
+    results = await driver.write_batch(writes)
+    assert [n for n, result in enumerate(results) if result.error] == [7]
+    assert [result.remote_id for result in results] == made
+    assert hubspot.calls == {"batch.update": 1}
+
+
+async def test_updates_when_trace_ids_do_not_isolate_then_halves_find_the_bad_row(
+    hubspot: HubSpotEmulator,
+) -> None:
+    driver = await connected(hubspot)
+    made = [one.remote_id for one in await driver.write_batch([write(n, person(n)) for n in range(100)])]
+    hubspot.honours_trace_ids = False
+    hubspot.calls.clear()
+    writes = [
+        write(n, UNKNOWN if n == 70 else {"city": "Dubai"}, operation=Operation.UPDATE, remote_id=one)
+        for n, one in enumerate(made)
+    ]
+    results = await driver.write_batch(writes)
+    assert [n for n, result in enumerate(results) if result.error] == [70]
+    assert sum(hubspot.calls.values()) <= 16
+
+
+async def test_batch_answer_when_rows_come_in_another_order_then_told_by_trace_id(
+    hubspot: HubSpotEmulator,
+) -> None:
+    driver = await connected(hubspot)
+    body = msgspec.json.decode((FIXTURES / "batch.create.partial.json").read_bytes())
+    hubspot.faults.add("wrong_shape", operation="batch.create", body=body)
+    hubspot.faults.add("wrong_shape", operation="batch.read", body={"status": "COMPLETE", "results": []})
+    results = await driver.write_batch([write(n, person(n)) for n in range(3)])
+    assert [result.remote_id for result in results] == ["10301", "", "10303"]
+    assert isinstance(results[1].error, Conflict)
+    assert results[1].error.existing_remote_id == "10101"
+
+
+async def test_batch_answer_when_an_id_is_missing_then_tried_alone_and_not_found(
+    hubspot: HubSpotEmulator,
+) -> None:
+    driver = await connected(hubspot)
+    body = msgspec.json.decode((FIXTURES / "batch.update.missing.json").read_bytes())
+    hubspot.faults.add("wrong_shape", operation="batch.update", body=body)
+    writes = [
+        write(n, {"city": "Dubai"}, operation=Operation.UPDATE, remote_id=one)
+        for n, one in enumerate(["10301", "10999"])
+    ]
+    results = await driver.write_batch(writes)
+    assert (results[0].outcome, results[0].remote_id) == (Outcome.APPLIED, "10301")
+    assert isinstance(results[1].error, NotFound)
+    assert hubspot.calls == {"batch.update": 1, "update": 1}
+
+
+async def test_updates_when_one_link_leads_nowhere_then_that_write_fails_alone(
+    hubspot: HubSpotEmulator,
+) -> None:
+    driver = await connected(hubspot)
+    customer = await driver.create_record(write(1, person(1), Object.CUSTOMER))
+    made = await driver.write_batch([write(n, {"dealname": f"Deal {n}"}, Object.DEAL) for n in (2, 3)])
+    writes = [
+        write(
+            9, {}, Object.DEAL, operation=Operation.UPDATE, remote_id=deal.remote_id, links={"customer": one}
+        )
+        for deal, one in zip(made, ("999999", customer.remote_id), strict=True)
+    ]
+    results = await driver.write_batch(writes)
+    assert isinstance(results[0].error, NotFound)
+    assert results[1].outcome is Outcome.APPLIED
+    assert ("contacts", customer.remote_id) in hubspot.links["deals", made[1].remote_id]
 
 
 async def test_update_when_record_was_merged_away_then_the_survivor_changes(hubspot: HubSpotEmulator) -> None:

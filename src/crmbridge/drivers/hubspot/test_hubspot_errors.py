@@ -1,13 +1,10 @@
-"""Errors, connecting, consent, and HubSpot's own client as a witness of the emulator."""
+"""Errors, connecting, consent."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import importlib.util
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -25,6 +22,7 @@ from crmbridge.core.errors import (
     NotFound,
     RateLimited,
     Unavailable,
+    UnexpectedResponse,
     ValidationError,
 )
 from crmbridge.core.operations import Outcome
@@ -37,7 +35,6 @@ from crmbridge.drivers.hubspot.emulator import HubSpotEmulator
 from crmbridge.drivers.hubspot.messages import error_of
 from crmbridge.drivers.hubspot.test_kit import connected, person, write
 from crmbridge.emulation import InProcessTransport
-from crmbridge.emulation.serve import serve_emulators
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -159,6 +156,40 @@ async def test_search_when_its_own_budget_is_used_up_then_one_second(hubspot: Hu
     await driver.lookup_customer(email="a@example.com")
 
 
+@pytest.mark.parametrize("named", [5, "12", [None, {"a": 1}], {"0": "1"}, ["99999999999999"]])
+async def test_batch_when_an_errors_context_is_oddly_shaped_then_unknown_for_all(
+    hubspot: HubSpotEmulator, named: Any
+) -> None:
+    driver = await connected(hubspot)
+    error = {
+        "status": "error",
+        "category": "CONFLICT",
+        "message": "x",
+        "context": {"objectWriteTraceId": named},
+    }
+    hubspot.faults.add("wrong_shape", operation="batch.create", body={"results": [], "errors": [error]})
+    results = await driver.write_batch([write(n, person(n)) for n in range(3)])
+    assert all(isinstance(result.error, Conflict) for result in results)
+
+
+async def test_erase_when_associations_answer_is_oddly_shaped_then_one_of_our_errors(
+    hubspot: HubSpotEmulator,
+) -> None:
+    driver = await connected(hubspot)
+    made = await driver.create_record(write(1, person(1), Object.CUSTOMER))
+    bodies: tuple[Any, ...] = (
+        {"results": [5]},
+        {"results": [{"to": {"a": 1}}]},
+        [],
+        {"results": [{"to": [None]}]},
+    )
+    for body in bodies:
+        hubspot.faults.add("wrong_shape", operation="associate", body=body)
+        with pytest.raises(UnexpectedResponse):
+            await driver.erase_record(Object.CUSTOMER, made.remote_id)
+    assert hubspot.store.numbered("contacts").get(int(made.remote_id)) is not None
+
+
 # -- connecting ----------------------------------------------------------------------------------------------------
 
 
@@ -228,73 +259,3 @@ async def test_consent_when_allowed_then_code_tokens_and_expiry(hubspot: HubSpot
     assert HubSpot.token_facts(tokens) == {"portal_id": "62515"}
     access.secrets["access_token"] = Secret(tokens["access_token"])
     await HubSpot(access).test_connection()
-
-
-# -- witness: HubSpot's own client, unmodified --------------------------------------------------------------------
-
-WITNESS = "hubspot-api-client==12.0.0"
-_TRIAL = """
-import sys
-from hubspot import HubSpot
-from hubspot.crm.contacts import (
-    BatchInputSimplePublicObjectBatchInputForCreate, BatchReadInputSimplePublicObjectId, PublicObjectSearchRequest,
-    SimplePublicObjectInput, SimplePublicObjectInputForCreate, SimplePublicObjectBatchInputForCreate,
-)
-from hubspot.crm.contacts.exceptions import ApiException
-
-client = HubSpot(access_token=sys.argv[2])
-contacts = client.crm.contacts
-basic, batch, search = contacts.basic_api, contacts.batch_api, contacts.search_api
-for api in (basic, batch, search):
-    api.api_client.configuration.host = sys.argv[1]
-
-made = basic.create(SimplePublicObjectInputForCreate(properties={"email": "a@example.com", "firstname": "A"}))
-assert made.id.isdigit() and made.properties["email"] == "a@example.com", made
-assert basic.get_by_id(made.id, properties=["email", "firstname"]).properties["firstname"] == "A"
-assert basic.update(made.id, SimplePublicObjectInput(properties={"city": "Dubai"})).properties["city"] == "Dubai"
-try:
-    basic.create(SimplePublicObjectInputForCreate(properties={"email": "a@example.com"}))
-    raise SystemExit("no conflict")
-except ApiException as error:
-    assert error.status == 409 and "Existing ID: " + made.id in error.body, error.body
-inputs = [SimplePublicObjectBatchInputForCreate(properties={"email": f"b{n}@example.com"},
-          object_write_trace_id=str(n)) for n in range(3)]
-inputs.append(SimplePublicObjectBatchInputForCreate(properties={"nope": "1"}, object_write_trace_id="3"))
-answer = batch.create(BatchInputSimplePublicObjectBatchInputForCreate(inputs=inputs))
-assert answer.num_errors == 1 and len(answer.results) == 3, answer
-found = batch.read(BatchReadInputSimplePublicObjectId(
-    inputs=[{"id": "b1@example.com"}], id_property="email", properties=["email"], properties_with_history=[]))
-assert found.results[0].properties["email"] == "b1@example.com"
-page = basic.get_page(limit=2)
-assert page.paging.next.after and len(page.results) == 2
-assert len(basic.get_page(limit=100).results) == 4
-wanted = PublicObjectSearchRequest(filter_groups=[{"filters": [
-    {"propertyName": "email", "operator": "EQ", "value": "b2@example.com"}]}], properties=["email"], limit=5)
-assert search.do_search(wanted).total == 1
-basic.archive(made.id)
-assert len(basic.get_page(archived=True).results) == 1
-print("witnessed")
-"""
-
-
-def witness() -> str:
-    """A Python that has HubSpot's client: this one, or none."""
-    return sys.executable if importlib.util.find_spec("hubspot") else ""
-
-
-@pytest.mark.skipif(not witness(), reason=f"needs HubSpot's own client: pip install {WITNESS}")
-async def test_witness_when_hubspots_client_talks_to_the_emulator_then_it_is_content() -> None:
-    import asyncio
-
-    hubspot = HubSpotEmulator()
-    hubspot.store.search_lag_seconds = 0
-    served = await serve_emulators({"hubspot": hubspot}, port=0, ports={"hubspot": 0})
-    try:
-        token = hubspot.secrets()["access_token"]
-        command = [witness(), "-c", _TRIAL, served.urls["hubspot"], token]
-        done = await asyncio.to_thread(
-            subprocess.run, command, capture_output=True, text=True, timeout=60, check=False
-        )
-    finally:
-        await served.close()
-    assert (done.returncode, done.stdout.strip()) == (0, "witnessed"), done.stderr[-2000:]

@@ -1,4 +1,4 @@
-"""What the tests of this folder share."""
+"""What the tests of this folder share. Named like a test so that it stays out of the wheel; it holds none."""
 
 from __future__ import annotations
 

@@ -23,8 +23,8 @@ from crmbridge.core.errors import (
 from crmbridge.core.operations import DeleteLevel, Operation, Outcome
 from crmbridge.core.records import Object, Write, WriteResult
 from crmbridge.core.wire import HttpRequest, HttpResponse
-from crmbridge.drivers.hubspot.answers import BATCH, MARKED, ROW
-from crmbridge.drivers.hubspot.messages import error_of
+from crmbridge.drivers.hubspot.answers import BATCH, MARKED, PAIRS, ROW
+from crmbridge.drivers.hubspot.messages import context_of, error_of
 from crmbridge.drivers.hubspot.natives import (
     LINKED,
     MARK,
@@ -63,12 +63,8 @@ class Writer:
             complete(native, properties, self.access.facts)
         if native.name in self.marked:
             properties[MARK] = f"{self.access.mark_prefix}-{write.target_id}"
-        body: dict[str, Any] = {"properties": properties}
-        if write.links:
-            found = [association(native, *pair) for pair in self.links(native, write)]
-            if found:
-                body["associations"] = found
-        return body
+        links = [association(native, *pair) for pair in self.links(native, write)] if write.links else []
+        return {"properties": properties, "associations": links}
 
     def links(self, native: Native, write: Write) -> list[tuple[str, str]]:
         """(native object, id) of each link. Raises ValidationError for one that has no place here."""
@@ -106,7 +102,7 @@ class Writer:
         results = (
             await self._create_one(native, bodies)
             if len(bodies) == 1
-            else await self._create_all(native, bodies)
+            else await self._all(native, "create", bodies)
         )
         clashes = {
             place: self.mark(writes[place])
@@ -119,6 +115,7 @@ class Writer:
 
     async def _create_one(self, native: Native, bodies: Mapping[int, dict[str, Any]]) -> Results:
         ((place, body),) = bodies.items()
+        body.pop("objectWriteTraceId", None)  # only batches have it
         try:
             request = HttpRequest(method="POST", url=native.path, json=body)
             response = await self.driver.exchange(request, operation="create", is_write=True)
@@ -127,47 +124,46 @@ class Writer:
             return {place: failed(error)}
         return {place: self.applied(native, row.id, was_created=True)}
 
-    async def _create_all(self, native: Native, bodies: Mapping[int, dict[str, Any]]) -> Results:
+    async def _all(self, native: Native, verb: str, bodies: Mapping[int, dict[str, Any]]) -> Results:
+        """One batch. What is refused on the whole is taken apart: HubSpot did not isolate the bad rows."""
         for place, body in bodies.items():
             body["objectWriteTraceId"] = str(place)
         request = HttpRequest(
-            method="POST", url=f"{native.path}/batch/create", json={"inputs": list(bodies.values())}
+            method="POST", url=f"{native.path}/batch/{verb}", json={"inputs": list(bodies.values())}
         )
         try:
-            response = await self.driver.exchange(request, operation="create", is_write=True)
-            answer = decoded(BATCH, response, "create", is_write=True)
-        except (ValidationError, Conflict):  # all were refused because of one: HubSpot did not isolate it
-            return await self._halves(native, bodies)
+            response = await self.driver.exchange(request, operation=verb, is_write=True)
+            answer = decoded(BATCH, response, verb, is_write=True)
+        except (ValidationError, Conflict):
+            return await self._halves(native, verb, bodies)
         except CrmError as error:
-            return {place: failed(error) for place in bodies}
+            return {place: failed(error, body.get("id", "")) for place, body in bodies.items()}
         results: Results = {}
         prefix = self.url_prefix(native)
+        ids = {body["id"]: place for place, body in bodies.items() if "id" in body}
         for row in answer.results:
             place = _place(row.object_write_trace_id, bodies)
+            place = ids.get(row.id, -1) if place < 0 else place
             if place >= 0:
                 results[place] = WriteResult(
                     outcome=Outcome.APPLIED,
                     remote_id=row.id,
                     url=prefix + row.id if prefix else "",
-                    was_created=True,
+                    was_created=not ids,
                 )
-        if len(answer.results) > len(results):
+        if len(answer.results) > len(results) and not ids:
             results |= self._by_echo(native, response, bodies)
         if len(results) < len(bodies):
-            self._explain(request, response, answer.errors, bodies, results, "create")
+            self._explain(request, response, answer.errors, bodies, results, verb)
         return results
 
-    async def _halves(self, native: Native, bodies: Mapping[int, dict[str, Any]]) -> Results:
+    async def _halves(self, native: Native, verb: str, bodies: Mapping[int, dict[str, Any]]) -> Results:
+        send_one = self._create_one if verb == "create" else self._update_one
         places = list(bodies)
         results: Results = {}
         for part in (places[: len(places) // 2], places[len(places) // 2 :]):
             some = {place: bodies[place] for place in part}
-            for body in some.values():
-                if len(some) == 1:
-                    body.pop("objectWriteTraceId", None)
-            results |= await (
-                self._create_one(native, some) if len(some) == 1 else self._create_all(native, some)
-            )
+            results |= await (send_one(native, some) if len(some) == 1 else self._all(native, verb, some))
         return results
 
     def _by_echo(
@@ -222,17 +218,15 @@ class Writer:
                 facts=self.access.facts,
                 problem=one,
             )
-            context: Any = one.get("context")
-            context = context if isinstance(context, dict) else {}
-            named = [_place(trace, bodies) for trace in context.get("objectWriteTraceId") or ()]
-            named += [by_id.get(str(remote_id), -1) for remote_id in context.get("ids") or ()]
+            named = [_place(trace, bodies) for trace in context_of(one, "objectWriteTraceId")]
+            named += [by_id.get(remote_id, -1) for remote_id in context_of(one, "ids")]
             if all(place < 0 for place in named):
                 shared = shared or error
             for place in named:
                 if place >= 0:
-                    results.setdefault(place, failed(error))
+                    results.setdefault(place, failed(error, bodies[place].get("id", "")))
         for place in bodies.keys() - results.keys():
-            results[place] = failed(shared or _untold(operation))
+            results[place] = failed(shared or _untold(operation), bodies[place].get("id", ""))
 
     # -- update --------------------------------------------------------------------------------------------
 
@@ -258,7 +252,11 @@ class Writer:
         if len(bodies) == 1:
             results |= await self._update_one(native, bodies)
         elif bodies:
-            results |= await self._update_all(native, bodies)
+            results |= await self._all(native, "update", bodies)
+            for place, result in list(results.items()):
+                if isinstance(result.error, NotFound) and place in bodies:
+                    # An id that was merged away works alone, not in a batch.
+                    results |= await self._update_one(native, {place: bodies[place]})
         await self._relate(native, writes, results)
         return results
 
@@ -276,33 +274,6 @@ class Writer:
             return {place: failed(error, body["id"])}
         return {place: self.applied(native, row.id, was_created=False)}
 
-    async def _update_all(self, native: Native, bodies: Mapping[int, dict[str, Any]]) -> Results:
-        request = HttpRequest(
-            method="POST", url=f"{native.path}/batch/update", json={"inputs": list(bodies.values())}
-        )
-        try:
-            response = await self.driver.exchange(request, operation="update", is_write=True)
-            answer = decoded(BATCH, response, "update", is_write=True)
-        except (ValidationError, Conflict):
-            results: Results = {}
-            for place, body in bodies.items():
-                results |= await self._update_one(native, {place: body})
-            return results
-        except CrmError as error:
-            return {place: failed(error, body["id"]) for place, body in bodies.items()}
-        done = {row.id for row in answer.results}
-        results = {
-            place: self.applied(native, body["id"], was_created=False)
-            for place, body in bodies.items()
-            if body["id"] in done
-        }
-        if len(results) < len(bodies):
-            self._explain(request, response, answer.errors, bodies, results, "update")
-        for place, result in list(results.items()):
-            if isinstance(result.error, NotFound):  # an id that was merged away works alone, not in a batch
-                results |= await self._update_one(native, {place: bodies[place]})
-        return results
-
     async def _relate(self, native: Native, writes: Mapping[int, Write], results: Results) -> None:
         """Default associations for records that stand already; saying one twice changes nothing."""
         wanted: dict[str, list[tuple[int, str]]] = {}
@@ -315,10 +286,26 @@ class Writer:
             url = f"/crm/associations/{VERSION}/{native.name}/{to}/batch/associate/default"
             request = HttpRequest(method="POST", url=url, json={"inputs": inputs})
             try:
-                await self.driver.exchange(request, operation="update", is_write=True)
+                response = await self.driver.exchange(request, operation="update", is_write=True)
+                answer = decoded(PAIRS, response, "update", is_write=True)
             except CrmError as error:
                 for place, _ in pairs:
                     results[place] = failed(error, results[place].remote_id)
+                continue
+            if answer.errors:
+                made = {(one.start.id, one.to.id) for one in answer.results}
+                made |= {(one.to.id, one.start.id) for one in answer.results}  # either direction may be told
+                refused = error_of(
+                    response,
+                    operation="update",
+                    is_write=True,
+                    hide=self.driver.redactor_for(request),
+                    facts=self.access.facts,
+                    problem=answer.errors[0],
+                )
+                for place, one in pairs:
+                    if (remote_id := results[place].remote_id, one) not in made:
+                        results[place] = failed(refused, remote_id)
 
     # -- upsert --------------------------------------------------------------------------------------------
 

@@ -103,6 +103,18 @@ class OdooEmulator(Emulator):
         except OdooFault as fault:
             return self.answer(_five_keys(fault), _STATUS.get(fault.name, 500))
 
+    @route("POST", "/web/webclient/version_info", operation="version")
+    def version_info(self, call: Incoming) -> HttpResponse:
+        """What web clients ask first, over JSON-RPC and without a sign-in."""
+        version = self._version()
+        result = {
+            "server_version": version["version"],
+            "server_version_info": version["version_info"],
+            "server_serie": version["version"],
+            "protocol_version": 1,
+        }
+        return self.answer({"jsonrpc": "2.0", "id": (call.json or {}).get("id"), "result": result})
+
     @route("POST", "/jsonrpc", operation="jsonrpc")
     def jsonrpc(self, call: Incoming) -> HttpResponse:
         params = call.json["params"]
@@ -127,16 +139,19 @@ class OdooEmulator(Emulator):
         if args[0] != DATABASE:
             text = f'connection failed: FATAL:  database "{args[0]}" does not exist\n'
             raise OdooFault("psycopg2.OperationalError", text)
-        if (service, method) == ("common", "authenticate"):
+        if service == "common" and method in ("authenticate", "login"):
             return UID if args[1:3] == [LOGIN, self.secret("api_key")] else False
-        _, uid, key, model, name, places = args[:6]
+        _, uid, key, model, name, *rest = args
+        if method == "execute":  # the older verb: what follows the method's name are its places
+            rest = [rest]
+        places = rest[0] if rest else []
         if uid != UID:
             raise OdooFault(
                 "odoo.exceptions.MissingError", f"Record does not exist.\n(Record: res.users({uid},))"
             )
         if key != self.secret("api_key"):
             raise OdooFault("odoo.exceptions.AccessDenied", "Access Denied")
-        named = dict(args[6]) if len(args) > 6 else {}
+        named = dict(rest[1]) if len(rest) > 1 else {}
         context = named.pop("context", {})
         if model not in self.orm.models and model != "ir.model.data":
             raise OdooFault("odoo.exceptions.UserError", f"Object {model} doesn't exist")
@@ -144,7 +159,7 @@ class OdooEmulator(Emulator):
         ids, places = (places[0], places[1:]) if is_record and places else (None, places)
         ids = [ids] if isinstance(ids, int) else ids
         result = self.orm.invoke(model, name, ids, places, named, context)
-        return result[0] if name == "create" and isinstance(places[0], dict) else result
+        return result[0] if name == "create" and places and isinstance(places[0], dict) else result
 
     def _version(self) -> dict[str, Any]:
         return {
@@ -177,7 +192,7 @@ class OdooEmulator(Emulator):
         return self.answer(_five_keys(inside), fault.status)
 
     def operation_of(self, call: Incoming, made: Route) -> str:
-        if call.path != "/jsonrpc" or b'"execute_kw"' not in call.body:
+        if call.path != "/jsonrpc" or b'"execute' not in call.body:
             return super().operation_of(call, made)
         args = call.json["params"]["args"]
         return f"{args[3]}.{args[4]}"

@@ -1,0 +1,1 @@
+"""Published OpenAPI files read, and drivers, emulators and fixtures held against them."""
