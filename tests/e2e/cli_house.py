@@ -157,6 +157,7 @@ def cli_house() -> Iterator[CliHouse]:
         "CRMBRIDGE_MASTER_KEY_FILE": str(folder / "master.key"),
         "CRMBRIDGE_PORT": str(port),
         "CRMBRIDGE_URL": f"http://127.0.0.1:{port}",
+        "CRMBRIDGE_PUBLIC_URL": f"http://127.0.0.1:{port}",
         "CRMBRIDGE_EGRESS_ALLOW": "127.0.0.1",
     }
     made = CliHouse(folder, port, environment)

@@ -12,11 +12,16 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
 
+import httpx
 import pytest
 
+from crmbridge.core.manifest import AuthKind
 from crmbridge.db.cluster import find_binaries
 from crmbridge.db.errors import EmbeddedPostgresFailed
+from crmbridge.drivers import DRIVERS, load, load_emulator
 
 pytestmark = [pytest.mark.postgres, pytest.mark.timeout(240)]
 ROOT = Path(__file__).parents[2]
@@ -84,14 +89,88 @@ def test_demo_when_run_once_then_every_good_row_is_in_every_crm_and_nothing_runs
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, (out, err)
     results = {entry["driver"]: entry for entry in json.loads(out)["drivers"]}
-    delivering = [entry for entry in results.values() if not entry["refusal"]]
-    assert len(delivering) >= 3
-    for entry in delivering:
-        assert entry["read"] == 1000 and entry["complaints"] == []
-        assert entry["delivered"] + entry["dead_letters"] == entry["accepted"] >= 980
+    shown = {slug for slug in DRIVERS if load_emulator(slug) or load(slug).MANIFEST.why_unavailable}
+    assert set(results) == shown
+    for slug, entry in results.items():
+        manifest = load(slug).MANIFEST
+        assert bool(entry["refusal"]) == bool(manifest.why_unavailable) == bool(entry["way_out"])
+        if entry["refusal"]:
+            continue
+        assert entry["complaints"] == []
+        assert (entry["connected_by"] == "consent") == (manifest.auth.kind is AuthKind.OAUTH_CODE)
+        assert entry["gate"] == (manifest.gate or None)
+        if not entry["object"]:
+            continue
+        assert entry["read"] == 1000 or (entry["read"] >= 10 and entry["fewer_rows_because"])
+        assert entry["delivered"] + entry["dead_letters"] == entry["accepted"]
+        assert entry["accepted"] >= 0.94 * entry["read"] and entry["delivered"] >= 0.8 * entry["accepted"]
         assert entry["held_by_crm"] == entry["delivered"]
-    assert any(entry["refusal"] and entry["way_out"] for entry in results.values())
+        assert entry["dead_letters"] == 0 or entry["reasons"]
+    assert sum(entry["read"] == 1000 for entry in results.values()) >= 3
+    assert any(entry["connected_by"] == "consent" and entry["delivered"] for entry in results.values())
     wait_until_gone(folder, 5)
+
+
+def test_demo_when_a_driver_needs_consent_then_a_browser_went_through_its_page_and_our_callback(
+    folder: Path,
+) -> None:
+    process = start(folder, "--file", str(five_people(folder)), "--json")
+    try:
+        told = read_tree(process)
+        by_consent = [entry for entry in told["drivers"] if entry["connected_by"] == "consent"]
+        assert by_consent and all(entry["delivered"] == 5 for entry in by_consent), told
+        headers = {"Authorization": f"Bearer {(folder / 'data' / 'admin.key').read_text().strip()}"}
+        for slug in (entry["driver"] for entry in by_consent):
+            path = f"{told['url']}/api/tenants/demo-{slug.replace('_', '-')}"
+            found = httpx.get(f"{path}/credentials", headers=headers).json()["credentials"]
+            assert [each["status"] for each in found] == ["active"] and found[0]["scopes"]
+            entries = httpx.get(f"{path}/audit", headers=headers, params={"limit": 500}).json()["entries"]
+            actions = {entry["action"] for entry in entries}
+            assert {"oauth.started", "credential.tested", "credential.activated"} <= actions, actions
+            seen = httpx.get(f"{told['page']}/_control/{slug}/requests", params={"limit": 1000}).json()
+            # The person came with a browser, the code was exchanged by the server.
+            agents = {request["headers"].get("User-Agent", "").partition("/")[0] for request in seen}
+            assert "crmbridge-demo" in agents and len(agents) >= 2, agents
+            redirect = f"{told['url']}/oauth/callback"
+            asked = [r for r in seen if r["headers"].get("User-Agent", "").startswith("crmbridge-demo/")]
+            assert any(redirect in unquote(r["url"]) for r in asked)
+            assert any("authorization_code" in r["body"] for r in seen if r not in asked)
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+    assert process.returncode == 0, told
+    wait_until_gone(folder, 5)
+
+
+def test_demo_when_a_crm_takes_none_of_the_rows_then_it_is_told_and_the_exit_code_is_1(folder: Path) -> None:
+    nameless = folder.parent / "nameless.csv"
+    nameless.write_text("E-Mail\n" + "".join(f"a{n}@x.example\n" for n in range(4)))
+    process = start(folder, "--once", "--file", str(nameless), "--json")
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 1, (out, err)
+    amiss = [entry for entry in json.loads(out)["drivers"] if entry["complaints"]]
+    assert any(entry["accepted"] == 4 and entry["delivered"] == 0 and entry["reasons"] for entry in amiss)
+    wait_until_gone(folder, 5)
+
+
+def five_people(folder: Path) -> Path:
+    """A file that every CRM takes whole."""
+    file = folder.parent / "five.csv"
+    rows = [f"Ann,Lee{n},ann{n}@x.example,1985-03-0{n + 1}\n" for n in range(5)]
+    file.write_text("First Name,Last Name,E-Mail,Date of Birth\n" + "".join(rows))
+    return file
+
+
+def read_tree(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """The JSON that a demo prints before it stays."""
+    assert process.stdout is not None
+    text = ""
+    while not text.endswith("\n}\n"):
+        line = process.stdout.readline()
+        assert line, process.communicate()
+        text += line
+    tree: dict[str, Any] = json.loads(text)
+    return tree
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -111,7 +190,7 @@ def test_demo_when_killed_then_nothing_runs_on_and_the_next_one_works(folder: Pa
     wait_for_server(process, folder)
     process.kill()
     process.communicate()
-    again = start(folder, "--once")
+    again = start(folder, "--once", "--file", str(five_people(folder)))
     out, err = again.communicate(timeout=200)
     assert again.returncode == 0, (out, err)
     wait_until_gone(folder)

@@ -208,6 +208,34 @@ def test_connect_when_the_test_fails_then_shows_the_error_and_does_not_activate(
     assert "auth_error/invalid_credentials" in shown.stderr and "stays pending" in shown.stdout
 
 
+def test_drivers_when_shown_then_the_matrix_tells_all_columns(run: Run, server: Server) -> None:
+    from crmbridge.api.catalogue import drivers
+
+    server.answers["GET drivers"] = {**drivers(), "problems": ["The driver 'x' of y 1 is left aside: why."]}
+    shown = run("drivers")
+    for text in (
+        "form (bearer key)",
+        "n/a, long-lived",
+        "pass_through",
+        "live: Odoo",
+        "delete reaches",
+        "unavailable",
+    ):
+        assert text in shown.stdout, text
+    assert "The driver 'x' of y 1 is left aside" in shown.stderr
+    one = run("drivers", "odoo")
+    for text in (
+        "largest batch",
+        "200",
+        "verified against",
+        "JSON-RPC",
+        "n/a, long-lived",
+        "customer.upsert",
+    ):
+        assert text in one.stdout, text
+    assert json.loads(run("drivers", "odoo", "--json").stdout)["drivers"][0]["largest_batch"] == 200
+
+
 def test_mapping_when_set_and_unset_then_sends_rule_and_null(run: Run, server: Server) -> None:
     line = {"object": "lead", "slot": "value", "type": "money", "origin": "tenant", "rule": {"path": "x_v"}}
     server.answers["PUT tenants/t/mappings"] = {"driver": "acme", "mappings": [line]}

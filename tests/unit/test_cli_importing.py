@@ -328,3 +328,22 @@ async def test_follow_when_writes_are_given_up_then_reasons_are_counted() -> Non
     assert (found.applied, found.given_up, found.pending) == (1, 2, 0)
     assert found.reasons == [(2, "validation_error: lead.email: is taken")]
     assert json.dumps(found.counts)
+
+
+async def test_follow_when_records_clash_then_they_are_one_reason_whatever_their_ids() -> None:
+    class Clashing:
+        async def send(self, request: HttpRequest) -> HttpResponse:
+            writes = []
+            if request.query.get("state") == "dead_letter":
+                for number in ("101", "102", "103"):
+                    error = {
+                        "code": "conflict",
+                        "message": f"Exists: {number}",
+                        "existing_remote_id": number,
+                    }
+                    writes.append({"targets": [{"state": "dead_letter", "error": error}]})
+            return HttpResponse.of_json(200, {"counts": {"dead_letter": 3}, "writes": writes})
+
+    async with Client("http://127.0.0.1:1", "k", transport=Clashing()) as client:
+        found = await follow(client, Target(tenant="t", object="lead", import_id="i"), Watch(), began=0)
+    assert found.reasons == [(3, "conflict: Exists: …")]

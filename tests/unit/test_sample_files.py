@@ -90,3 +90,59 @@ def test_sample_when_searched_then_addresses_stand_under_reserved_domains() -> N
     assert domains and all(
         re.search(r"(^|\.)(example\.(com|org|net)|example)$", domain) for domain in domains
     )
+
+
+@pytest.fixture
+def make_people(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT)
+    return importlib.import_module("tools.make_people")
+
+
+def test_people_when_made_again_then_is_byte_identical_and_no_person_stands_twice(
+    make_people: ModuleType,
+) -> None:
+    content, counts = make_people.generate()
+    assert content == (ROOT / "samples" / "people.csv").read_bytes()
+    assert sum(counts.values()) == 1000
+    seen: set[str] = set()
+    with open_rows(ROOT / "samples" / "people.csv") as reader:
+        for row in reader:
+            values = {} if isinstance(row, BadRow) else row.values
+            number = re.sub(r"\D", "", values.get("Cell Phone", ""))[-10:]
+            own = {text for text in (values.get("Email", ""), number) if re.search(r"\.\d+@|^\d{10}$", text)}
+            assert not own & seen
+            seen |= own
+
+
+def test_people_when_read_then_good_and_bad_rows_are_those_planned(make_people: ModuleType) -> None:
+    _, counts = make_people.generate()
+    slots = slots_for(Object.CUSTOMER, Vertical.CLINIC)
+    found: Counter[str] = Counter()
+    with open_rows(ROOT / "samples" / "people.csv") as reader:
+        mapping = suggest_mapping(reader.headers, dict.fromkeys(slots, ()))
+        assert None not in mapping.values()
+        for row in reader:
+            if isinstance(row, BadRow):
+                found["columns"] += 1
+                continue
+            wrong = []
+            values: dict[str, object] = {}
+            for header, slot in mapping.items():
+                kind = slots[str(slot)].type.value
+                try:
+                    values[str(slot)] = clean_value(
+                        kind, row.values[header], region="US", dayfirst=False, zone=UTC
+                    )
+                except ValueError:
+                    wrong.append(str(slot))
+            if not wrong and not (values["first_name"] or values["last_name"]):
+                wrong.append("name")
+            found["+".join(wrong) or "good"] += 1
+    assert found == {
+        "good": counts["good"],
+        "columns": counts["too_many_columns"] + counts["too_few_columns"],
+        "name": counts["no_name"],
+        "phone": counts["phone_not_a_number"],
+        "email": counts["email_broken"],
+        "birth_date": counts["birth_date_unreadable"],
+    }

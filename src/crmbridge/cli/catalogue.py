@@ -45,10 +45,11 @@ async def drivers(
     """What each driver can do, asks for, and was tried against."""
     output = Output(as_json)
     async with Client(url, find_key(url)) as client:
-        entries = (await client.get("drivers"))["drivers"]
+        answer = await client.get("drivers")
+    entries, problems = answer["drivers"], answer.get("problems", [])
     chosen = [entry for entry in entries if slug in ("", entry["slug"])]
     if as_json:
-        output.tree({"drivers": chosen})
+        output.tree({"drivers": chosen, "problems": problems})
     elif not chosen:
         output.line(f"There is no driver {slug!r}. Known: {', '.join(entry['slug'] for entry in entries)}")
         raise typer.Exit(1)
@@ -56,25 +57,50 @@ async def drivers(
         _show_one(output, chosen[0])
     else:
         _show_matrix(output, chosen)
+    for problem in problems:
+        output.remark(problem)
 
 
 def _show_matrix(output: Output, entries: list[dict[str, Any]]) -> None:
-    rows = []
+    rows = [
+        (
+            entry["slug"],
+            entry.get("auth_text", entry["auth"]) if entry["available"] else "unavailable",
+            entry.get("renewal", ""),
+            ", ".join(entry.get("read", ())) or "-",
+            ", ".join(entry.get("write", ())) or "-",
+            _levels(entry.get("delete", {})),
+            entry.get("largest_batch", ""),
+            entry.get("verified_against", "") if entry["available"] else entry.get("why_unavailable", ""),
+        )
+        for entry in entries
+    ]
+    output.table(
+        ("driver", "auth", "refreshable", "read", "write", "delete", "batch", "verified against"), rows
+    )
+    output.line()
+    cells = []
     for entry in entries:
-        if entry.get("why_unavailable"):
-            rows.append((entry["slug"], "", *("-" for _ in _OPERATIONS), entry["verification"]))
         for name, spec in entry["objects"].items():
             signs = [_SIGNS.get(spec["operations"].get(op, {}).get("level", "-"), "-") for op in _OPERATIONS]
-            rows.append((entry["slug"], name, *signs, entry["verification"]))
-    output.table(("driver", "object", *_OPERATIONS, "tried"), _without_repeats(rows))
+            batch = max(spec.get("batch", {}).values(), default=1)
+            cells.append((entry["slug"], name, *signs, spec["delete_level"], spec["erase_level"], batch))
+    headers = ("driver", "object", *_OPERATIONS, "delete reaches", "erase reaches", "batch")
+    output.table(headers, _without_repeats(cells))
     output.line()
     output.line("● full   ◐ composed   ◔ limited   · not yet   - never", "dim")
 
 
-def _without_repeats(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+def _levels(levels: dict[str, list[str]]) -> str:
+    if len(levels) == 1:
+        return next(iter(levels))
+    return "; ".join(f"{level}: {', '.join(objects)}" for level, objects in levels.items()) or "-"
+
+
+def _without_repeats(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     shown, last = [], ""
     for row in rows:
-        shown.append(row if row[0] != last else ("", *row[1:-1], ""))
+        shown.append(row if row[0] != last else ("", *row[1:]))
         last = row[0]
     return shown
 
@@ -85,9 +111,16 @@ def _show_one(output: Output, entry: dict[str, Any]) -> None:
         [
             ("slug", entry["slug"]),
             ("unavailable", entry.get("why_unavailable")),
-            ("API", entry["api_version"]),
-            ("signs in by", entry["auth"]),
-            ("tried", f"{entry['verification']}  {entry.get('verification_note', '')}".strip()),
+            ("package", entry.get("package")),
+            ("API", entry.get("api_version")),
+            ("auth", entry.get("auth_text", entry["auth"])),
+            ("refreshable", entry.get("renewal")),
+            ("read", ", ".join(entry.get("read", ()))),
+            ("write", ", ".join(entry.get("write", ()))),
+            ("delete", _levels(entry.get("delete", {}))),
+            ("erase", _levels(entry.get("erase", {}))),
+            ("largest batch", entry.get("largest_batch")),
+            ("verified against", entry.get("verified_against")),
         ]
     )
     if entry["settings"]:

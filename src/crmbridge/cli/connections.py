@@ -1,4 +1,4 @@
-"""``connect``, ``test``, ``connections``, ``describe``, ``mapping``: a tenant's own CRM."""
+"""``connect``, ``test``, ``activate``, ``connections``, ``describe``, ``mapping``: a tenant's own CRM."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from crmbridge.cli.client import Client, find_key
+from crmbridge.cli.consent import follow_flow, show_link, start_flow
 from crmbridge.cli.options import (
     DEFAULT_URL,
     AsJson,
@@ -20,9 +21,9 @@ from crmbridge.cli.options import (
     read_text,
 )
 from crmbridge.cli.output import Output, guarded, moment
-from crmbridge.cli.problems import Problem, UsageProblem
+from crmbridge.cli.problems import Problem, ServerRefusal, UsageProblem
 
-__all__ = ["connect", "describe", "list_connections", "mapping", "test"]
+__all__ = ["activate", "connect", "describe", "list_connections", "mapping", "test"]
 
 mapping = typer.Typer(no_args_is_help=True, help="Which slot goes to which field of the CRM.")
 
@@ -42,26 +43,65 @@ async def connect(
     no_activate: Annotated[
         bool, typer.Option("--no-activate", help="Only test; the credential in use goes on.")
     ] = False,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="By consent: print the link and end.")] = False,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Connect a tenant's CRM: asks for what is missing, tests it live, then uses it."""
+    """Connect a tenant's CRM: by a form (asks for what is missing) or a link to consent, tests it live, then uses it.
+
+    Whether a driver takes a form or a link is told by `crmbridge drivers DRIVER`.
+    """
     output = Output(as_json)
     async with Client(url, find_key(url)) as client:
         entry = await _driver_entry(client, driver)
         form = _form(entry, values or [], files or [])
-        body = {"driver": driver, "settings": form, "connection": name}
-        credential = await client.post("tenants", tenant, "credentials", body=body)
-        _show_generated(output, credential)
-        report = await client.post("tenants", tenant, "credentials", credential["id"], "test")
+        made, link = await _begin(client, entry, tenant, form, name)
+        if link is not None:
+            if no_wait:
+                _show_unfinished(output, link, tenant, entry["display_name"])
+                return
+            show_link(output, link, entry["display_name"])
+            await follow_flow(client, tenant, link, output)
+        _show_generated(output, made)
+        report = await client.post("tenants", tenant, "credentials", made["id"], "test")
         if report["ok"] and not no_activate:
-            report["credential"] = await client.post(
-                "tenants", tenant, "credentials", credential["id"], "activate"
-            )
+            report["credential"] = await client.post("tenants", tenant, "credentials", made["id"], "activate")
     if as_json:
-        output.tree({**report, "generated": credential.get("generated", {})})
+        output.tree({**report, "generated": made.get("generated", {})})
         raise typer.Exit(0 if report["ok"] else 1)
     _show_report(output, report, tenant, entry["display_name"])
+
+
+async def _begin(
+    client: Client, entry: dict[str, Any], tenant: str, form: dict[str, str], name: str
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The credential of a form; or a link, and the id of the credential that it will become.
+
+    A driver's settings may decide which it is, so the server's word counts: it says which way is the other one.
+    """
+    by_link = entry.get("auth") == "oauth_code"
+    for _ in range(2):
+        try:
+            if by_link:
+                link = await start_flow(client, tenant, entry["slug"], form, name)
+                return {"id": link["flow_id"]}, link
+            body = {"driver": entry["slug"], "settings": form, "connection": name}
+            return await client.post("tenants", tenant, "credentials", body=body), None
+        except ServerRefusal as refusal:
+            other_way = "fill_in" if by_link else "start_oauth"
+            if (refusal.body.get("fix") or {}).get("action") != other_way:
+                raise
+            by_link, last = not by_link, refusal
+    raise last
+
+
+def _show_unfinished(output: Output, link: dict[str, Any], tenant: str, display_name: str) -> None:
+    if output.as_json:
+        output.tree(link)
+        return
+    show_link(output, link, display_name)
+    flow = link["flow_id"]
+    output.remark(f"After consent: crmbridge test {tenant} {flow}, then crmbridge activate {tenant} {flow}")
 
 
 async def _driver_entry(client: Client, driver: str) -> dict[str, Any]:
@@ -116,6 +156,9 @@ def _show_report(output: Output, report: dict[str, Any], tenant: str, driver: st
     credential = report["credential"]
     for warning in report.get("warnings") or []:
         output.remark(f"warning: {warning}")
+    if missing := credential.get("missing_rights"):
+        output.line(f"Rights that were not granted: {', '.join(missing)}", "yellow")
+        output.remark("Calls that need them will be refused; connect again to grant them.")
     if not report["ok"]:
         output.line(f"{driver} did not accept the credential; it stays pending.", "yellow")
         output.remark(f"Try again: crmbridge test {tenant} {credential['id']}")
@@ -128,6 +171,26 @@ def _show_report(output: Output, report: dict[str, Any], tenant: str, driver: st
         output.remark(f"Next: crmbridge write {tenant} lead --field email=... --wait 5")
     else:
         output.line(f"Credential {credential['id']} is {credential['status']}.")
+        output.remark(f"Next: crmbridge activate {tenant} {credential['id']}")
+
+
+@guarded
+async def activate(
+    tenant: TenantName,
+    credential: Annotated[str, typer.Argument(help="Id of a tested credential.")],
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Use a tested credential from now on. The one before is kept, to go back to."""
+    output = Output(as_json)
+    async with Client(url, find_key(url)) as client:
+        made = await client.post("tenants", tenant, "credentials", credential, "activate")
+    if as_json:
+        output.tree(made)
+        return
+    output.line(f"The connection {made['connection']} of {tenant} uses {made['driver']} now.", "green")
+    if made.get("previous_id"):
+        output.remark(f"To go back: crmbridge activate {tenant} {made['previous_id']}")
 
 
 @guarded
@@ -161,6 +224,8 @@ async def test(
         error = report.get("error") or {}
         raise Problem(str(error.get("message", "The test failed.")), body=error)
     output.line("✓ It works.", "green")
+    if found["status"] == "pending":
+        output.remark(f"Not in use yet: crmbridge activate {tenant} {found['id']}")
 
 
 async def _credential_of(client: Client, tenant: str, connection: str) -> str:

@@ -12,6 +12,8 @@ from crmbridge.cli import (
     connections,
     databases,
     keyring,
+    oauth,
+    operators,
     oversight,
     records,
     serving,
@@ -56,12 +58,15 @@ def build(processes: Processes) -> typer.Typer:
     serving.add_serving(app, processes)
     app.add_typer(databases.app, name="db", rich_help_panel=_SERVER)
     app.add_typer(keyring.build_keys(processes), name="keys", rich_help_panel=_SERVER)
+    app.add_typer(operators.build_operators(processes), name="operators", rich_help_panel=_SERVER)
     app.add_typer(tenants.app, name="tenants", rich_help_panel=_SETUP)
     app.command("connect", rich_help_panel=_SETUP)(connections.connect)
     app.command("test", rich_help_panel=_SETUP)(connections.test)
+    app.command("activate", rich_help_panel=_SETUP)(connections.activate)
     app.command("connections", rich_help_panel=_SETUP)(connections.list_connections)
     app.command("describe", rich_help_panel=_SETUP)(connections.describe)
     app.add_typer(connections.mapping, name="mapping", rich_help_panel=_SETUP)
+    app.add_typer(oauth.app, name="oauth", rich_help_panel=_SETUP)
     app.command("drivers", rich_help_panel=_SETUP)(catalogue.drivers)
     app.command("whoami", rich_help_panel=_SETUP)(catalogue.whoami)
     app.command("write", rich_help_panel=_RECORDS)(records.write)

@@ -1,18 +1,19 @@
-"""``crmbridge tenants``: customers and their API keys."""
+"""``crmbridge tenants``: customers, their API keys, and the health-data gate."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from crmbridge.cli.client import Client, find_key
 from crmbridge.cli.options import DEFAULT_URL, AsJson, TenantName, Url
 from crmbridge.cli.output import Output, guarded, moment
+from crmbridge.cli.problems import UsageProblem
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Tenants and their API keys.")
+app = typer.Typer(no_args_is_help=True, help="Tenants, their API keys and gates.")
 keys = typer.Typer(no_args_is_help=True, help="API keys of a tenant.")
 app.add_typer(keys, name="keys")
 
@@ -96,6 +97,65 @@ async def show(tenant: TenantName, url: Url = DEFAULT_URL, as_json: AsJson = Fal
     output.line()
     rows = [(each["name"], each["driver"], each["status"], each["account"]) for each in connections]
     output.table(("connection", "driver", "status", "account"), rows, empty="No connection yet.")
+
+
+_PAPERS = ("baa_reference", "baa_signatory", "baa_signed_on", "reviewer", "reviewed_on")
+
+
+@app.command("gate")
+@guarded
+async def gate(
+    tenant: TenantName,
+    baa_reference: Annotated[
+        str, typer.Option("--baa-reference", help="Where the signed agreement is kept, as a document number.")
+    ] = "",
+    baa_signatory: Annotated[str, typer.Option("--baa-signatory", help="Who signed it for the tenant.")] = "",
+    baa_signed_on: Annotated[str, typer.Option("--baa-signed-on", help="Day, as 2026-11-23.")] = "",
+    reviewer: Annotated[str, typer.Option("--reviewer", help="Who did the compliance review.")] = "",
+    reviewed_on: Annotated[str, typer.Option("--reviewed-on", help="Day, as 2026-11-23.")] = "",
+    close: Annotated[
+        bool, typer.Option("--close", help="Shut it: calls stop within seconds, the papers stay.")
+    ] = False,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Show the health-data gate, record papers (those not given stay), or shut it. All five papers open it."""
+    output = Output(as_json)
+    given = (baa_reference, baa_signatory, baa_signed_on, reviewer, reviewed_on)
+    papers = {name: text for name, text in zip(_PAPERS, given, strict=True) if text}
+    if close and papers:
+        raise UsageProblem("--close goes without papers.", hint="Recording papers opens the gate again.")
+    async with Client(url, find_key(url)) as client:
+        if close:
+            shown = await client.call("DELETE", "tenants", tenant, "gate")
+        else:
+            shown = await client.get("tenants", tenant, "gate")
+            if papers:
+                kept = {name: shown[name] for name in _PAPERS if shown.get(name)}
+                shown = await client.call("PUT", "tenants", tenant, "gate", body={**kept, **papers})
+    if as_json:
+        output.tree(shown)
+    else:
+        _show_gate(output, shown, tenant)
+
+
+def _show_gate(output: Output, shown: dict[str, Any], tenant: str) -> None:
+    if shown["is_open"]:
+        output.line(f"The health-data gate of {tenant} is open.", "green")
+    else:
+        output.line(f"The health-data gate of {tenant} is shut.", "yellow")
+    output.facts(
+        [
+            *((name.replace("baa", "BAA").replace("_", " "), shown.get(name)) for name in _PAPERS),
+            ("recorded by", shown.get("recorded_by")),
+            ("recorded at", moment(shown.get("recorded_at"))),
+        ]
+    )
+    if shown["missing"]:
+        options = " ".join(f"--{name.replace('_', '-')} ..." for name in shown["missing"])
+        output.remark(f"To open it: crmbridge tenants gate {tenant} {options}")
+    elif shown.get("is_closed"):
+        output.remark("An operator shut it. Recording a paper again opens it.")
 
 
 @keys.command("add")

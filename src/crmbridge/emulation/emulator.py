@@ -142,6 +142,7 @@ class Emulator:
     slug: ClassVar[str] = ""
     display_name: ClassVar[str] = ""
     routes: ClassVar[dict[str, list[Route]]] = {}
+    client_id = ""
 
     def __init__(self, clock: Clock | None = None) -> None:
         self.clock = clock or Clock()
@@ -184,6 +185,15 @@ class Emulator:
     def secrets(self) -> dict[str, str]:
         """Secret settings by name, of a credential that works; made by :meth:`secret`."""
         return {}
+
+    def oauth_app(self) -> dict[str, str]:
+        """``client_id`` and ``client_secret`` of an app that is registered there; empty where nobody consents.
+
+        An emulator with a consent page sets ``client_id`` and checks ``secret("client_secret")``, or overrides this.
+        """
+        if not self.client_id:
+            return {}
+        return {"client_id": self.client_id, "client_secret": self.secret("client_secret")}
 
     def authenticate(self, call: Incoming) -> HttpResponse | None:
         """None when the call may go on, else the provider's refusal."""

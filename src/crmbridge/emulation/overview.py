@@ -50,7 +50,8 @@ def _section(slug: str, emulator: Emulator, url: str) -> list[str]:
         f"{len(emulator.faults.waiting)} faults waiting</p>",
         "<table><caption>A credential that works</caption><tbody>",
     ]
-    for setting, text in {**emulator.settings(), **emulator.secrets()}.items():
+    app = {f"OAuth app, {name}": text for name, text in emulator.oauth_app().items()}
+    for setting, text in {**emulator.settings(), **emulator.secrets(), **app}.items():
         parts.append(
             f"<tr><th scope='row'>{escape(setting)}</th><td><code>{escape(str(text))}</code></td></tr>"
         )

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -20,11 +21,14 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from crmbridge.cli.client import KEY_FILE, Client
 from crmbridge.cli.problems import Problem
+
+if TYPE_CHECKING:
+    from crmbridge.emulation.serve import Served
 
 __all__ = ["DemoServer", "Emulators", "free_port", "locked_folder", "running_emulators", "running_server"]
 
@@ -35,6 +39,9 @@ _ELSEWHERE = "crmbridge-demo-"
 _LOCK_SECONDS = 40.0
 _START_SECONDS = 90.0
 _STOP_SECONDS = 30.0
+_PORT_TRIES = 5
+_ADDRESS = re.compile(r"[\w.+-]+@[\w.-]+")
+_DIGITS, _BETWEEN = re.compile(r"\d{10,15}"), re.compile(r"(?<=\d)[ ().-]+(?=\d)")
 
 
 @contextmanager
@@ -166,14 +173,19 @@ class Emulators:
     url: str
     allow: set[str] = field(default_factory=set)
 
-    def credential(self, slug: str) -> dict[str, str]:
-        """Settings and secrets that work."""
-        emulator = self.by_slug[slug]
-        return {**emulator.settings(), **emulator.secrets()}
-
     def rows(self, slug: str) -> dict[str, int]:
         """Records per table."""
         return {name: len(table) for name, table in self.by_slug[slug].store.tables.items()}
+
+    def contacts(self, slug: str) -> set[str]:
+        """E-mail addresses and phone numbers (their last ten digits) that the CRM holds."""
+        found: set[str] = set()
+        for table in self.by_slug[slug].store.tables.values():
+            for row in table:
+                text = str(row.fields)
+                found.update(address.casefold() for address in _ADDRESS.findall(text))
+                found.update(digits[-10:] for digits in _DIGITS.findall(_BETWEEN.sub("", text)))
+        return found
 
     def calls(self, slug: str) -> int:
         """Requests seen."""
@@ -182,21 +194,34 @@ class Emulators:
 
 @asynccontextmanager
 async def running_emulators(taken: set[int]) -> AsyncIterator[Emulators]:
-    """Every emulator of a registered driver, in this process."""
-    from crmbridge.drivers import load_emulator, slugs
-    from crmbridge.emulation.serve import serve_emulators
+    """Every emulator of our own drivers, in this process."""
+    from crmbridge.drivers import DRIVERS, load_emulator
 
-    made = {slug: load_emulator(slug) for slug in slugs()}
+    made = {slug: load_emulator(slug) for slug in sorted(DRIVERS)}
     emulators: dict[str, Any] = {slug: kind() for slug, kind in made.items() if kind is not None}
-    # A port each: a CRM of one's own host has no path before its addresses either.
-    page_port = free_port(taken)
-    ports = {slug: free_port(taken) for slug in emulators}
-    served = await serve_emulators(emulators, "127.0.0.1", page_port, ports=ports)
+    served = await _serve(emulators, taken)
     running = Emulators(emulators, served.url, {urlsplit(url).netloc for url in served.urls.values()})
     try:
         yield running
     finally:
         await served.close()
+
+
+async def _serve(emulators: dict[str, Any], taken: set[int]) -> Served:
+    """A port each: a CRM of one's own host has no path before its addresses either. Raises Problem.
+
+    A port that was free a moment ago may be another program's by now: then all are chosen anew.
+    """
+    from crmbridge.emulation.serve import serve_emulators
+
+    for _ in range(_PORT_TRIES):
+        page_port = free_port(taken)
+        ports = {slug: free_port(taken) for slug in emulators}
+        try:
+            return await serve_emulators(emulators, "127.0.0.1", page_port, ports=ports)
+        except OSError:
+            continue
+    raise Problem("Other programs take the ports from 28700 on as fast as they are found.", code="port_taken")
 
 
 # ---------------------------------------------------------------- server
@@ -261,6 +286,7 @@ def _environment(data: Path, key_file: Path, port: int, emulators: Emulators) ->
         "CRMBRIDGE_MASTER_KEY_FILE": str(key_file),
         "CRMBRIDGE_HOST": "127.0.0.1",
         "CRMBRIDGE_PORT": str(port),
+        "CRMBRIDGE_PUBLIC_URL": f"http://127.0.0.1:{port}",
         "CRMBRIDGE_EGRESS_ALLOW": ",".join(sorted(emulators.allow)),
         "CRMBRIDGE_LOG_FORMAT": "json",
     }

@@ -387,7 +387,11 @@ async def _reasons(client: Client, target: Target, most: int = 1_000) -> list[tu
                 for entry in write["targets"]:
                     if entry["state"] == state:
                         error = entry.get("error") or {}
-                        found[f"{error.get('code', state)}: {reason_of(error)}"] += 1
+                        reason = reason_of(error)
+                        if existing := error.get("existing_remote_id"):
+                            # Else every clash would be a reason of its own.
+                            reason = reason.replace(str(existing), "…")
+                        found[f"{error.get('code', state)}: {reason}"] += 1
             cursor = page.get("next_cursor") or ""
             if not cursor:
                 break
