@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check docs bench e2e conformance constraints clean
+.PHONY: help setup demo test check docs new-driver bench e2e conformance constraints clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -37,6 +37,10 @@ check: $(STAMP)  ## format, lint, types, arrows, docs in step
 
 docs: $(STAMP)  ## write docs/reference and the generated parts of the README
 	@$(BIN)/python tools/make_docs.py
+
+new-driver: $(STAMP)  ## scaffold a driver: NAME=pipedrive; OUTSIDE=folder for a package of its own; DRY_RUN=1
+	@$(BIN)/python tools/new_driver.py $(if $(NAME),$(NAME),"") $(if $(DISPLAY_NAME),--display "$(DISPLAY_NAME)") \
+		$(if $(OUTSIDE),--outside $(OUTSIDE)) $(if $(DRY_RUN),--dry-run)
 
 bench: $(STAMP)  ## all benchmarks, small; each also runs alone with --help
 	@$(BIN)/python -m benchmarks.run

@@ -11,16 +11,20 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 _TRY = """
 import crmbridge, sys
-from crmbridge.drivers import load, load_emulator, slugs
+from crmbridge.drivers import DRIVERS, load, load_emulator
+from crmbridge.console.rendering import asset, render
+from crmbridge.core.errors import NotFound
 from crmbridge.toolkit.fieldmap import load_fields
 assert "src" not in crmbridge.__file__, crmbridge.__file__
-for slug in slugs():
+for slug in sorted(DRIVERS):
     driver = load(slug)
     if driver.MANIFEST.why_unavailable:
         continue
     load_fields(driver)
     load_emulator(slug)().settings()
-print("the wheel works:", crmbridge.__version__, ", ".join(slugs()))
+nobody = type("Nobody", (), {"session": None, "flash": None})
+assert asset("style.css")[0] and "<h1>" in render("error.html", visit=nobody, error=NotFound("x"), is_admin=False)
+print("the wheel works:", crmbridge.__version__, ", ".join(sorted(DRIVERS)))
 """
 
 
@@ -32,6 +36,15 @@ def main() -> int:
         wheel = next(Path(folder).glob("*.whl"))
         names = zipfile.ZipFile(wheel).namelist()
         wanted = ["crmbridge/py.typed", "crmbridge/db/migrations/0001_create_ground.sql"]
+        wanted += ["crmbridge/console/style.css", "crmbridge/console/icon.svg"]
+        wanted += [
+            f"crmbridge/console/templates/{path.name}"
+            for path in ROOT.glob("src/crmbridge/console/templates/*.html")
+        ]
+        wanted += [
+            f"crmbridge/{path.relative_to(ROOT / 'src/crmbridge')}"
+            for path in ROOT.glob("src/crmbridge/services/*/*.sql")
+        ]
         wanted += [
             f"crmbridge/drivers/{path.parent.name}/fields.toml"
             for path in ROOT.glob("src/crmbridge/drivers/*/fields.toml")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crmbridge.toolkit.phones import to_e164
+from crmbridge.toolkit.phones import country_and_national, to_e164
 
 CODES = sorted(phonenumbers.COUNTRY_CODE_TO_REGION_CODE)
 
@@ -42,3 +42,19 @@ def test_number_when_written_as_e164_then_read_as_the_library_reads_it(code: int
 )
 def test_number_when_in_a_usual_spelling_then_e164(text: str, region: str, wanted: str | None) -> None:
     assert to_e164(text, region) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("+14155550123", ("1", "4155550123")),
+        (" +971501234567 ", ("971", "501234567")),
+        ("+390612345678", ("39", "0612345678")),  # the zero belongs to the number
+        ("4155550123", ("", "")),
+        ("+999123456789", ("", "")),
+        ("+1415", ("", "")),
+        ("", ("", "")),
+    ],
+)
+def test_number_when_taken_apart_then_code_and_national_number(text: str, wanted: tuple[str, str]) -> None:
+    assert country_and_national(text) == wanted

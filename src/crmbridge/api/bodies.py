@@ -68,9 +68,13 @@ class ConsentBody(_Body):
 
 
 class ConnectLinkBody(_Body):
-    """What a connect link opens: one driver's page, for one connection, for so many hours (1 to 168)."""
+    """What a connect link opens: one driver's page, for one connection, for so many hours (1 to 168).
+
+    ``settings`` are plain ones that the guest cannot change (where the provider is, say).
+    """
 
     driver: str
+    settings: dict[str, str] = {}
     connection: str = "primary"
     hours: int = 24
 

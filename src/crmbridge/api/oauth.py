@@ -79,7 +79,12 @@ class ConnectLinkRoutes(Controller):
         require_admin(who)
         found = await tenant_of(services, who, tenant)
         return await services.connections.links.make(
-            found, data.driver, connection=data.connection, hours=data.hours, actor=who.actor
+            found,
+            data.driver,
+            connection=data.connection,
+            hours=data.hours,
+            settings=data.settings,
+            actor=who.actor,
         )
 
 

@@ -23,6 +23,7 @@ _FRAME = """<!doctype html>
 def failure_page(error: CrmError) -> str:
     """Why nothing was connected, and what to do."""
     body = [_paragraph(error.message), _paragraph(f"What to do: {error.fix.hint}"), _paragraph(_NOTHING)]
+    body.append(_link("/admin/tenants", "For operators: back to the console"))
     return _framed("Not connected", body)
 
 
@@ -47,19 +48,21 @@ def outcome_page(done: Connected) -> str:
         )
     body += [_paragraph(warning) for warning in report.warnings]
     body.append(_next(done))
+    body.append(
+        _link(f"/admin/tenants/{done.tenant.slug}/crm", "For operators: test and activate in the console")
+    )
     return _framed("Connected" if report.ok else "Connected, but not working yet", body)
 
 
 def _next(done: Connected) -> str:
     credential = done.report.credential
     path = f"/api/tenants/{done.tenant.slug}/credentials/{credential.id}"
+    command = f"{done.tenant.slug} {credential.id}"
     if not done.report.ok:
-        return _paragraph("Next: correct what the test reports, then test again:") + _code(
-            f"POST {path}/test"
-        )
-    return _paragraph("Next: your operator puts it to use. You may close this page.") + _code(
-        f"POST {path}/activate"
-    )
+        said = _paragraph("Next: correct what the test reports, then test again:")
+        return said + _code(f"crmbridge test {command}") + _code(f"POST {path}/test")
+    said = _paragraph("Next: your operator puts it to use. You may close this page.")
+    return said + _code(f"crmbridge activate {command}") + _code(f"POST {path}/activate")
 
 
 def _framed(title: str, body: list[str]) -> str:
@@ -68,6 +71,10 @@ def _framed(title: str, body: list[str]) -> str:
 
 def _paragraph(text: str) -> str:
     return f"<p>{escape(text)}</p>"
+
+
+def _link(path: str, text: str) -> str:
+    return f'<p><a href="{escape(path)}">{escape(text)}</a></p>'
 
 
 def _code(text: str) -> str:

@@ -168,28 +168,37 @@ def _load(target: str) -> Any:
 
 
 def _emulator_beside(driver: type[CrmDriver]) -> type[Emulator] | None:
+    name = f"{driver.__module__.rpartition('.')[0]}.emulator"
     try:
-        module = import_module(driver.__module__.rsplit(".", 1)[0] + ".emulator")
-    except ModuleNotFoundError:
+        module = import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
         return None
     emulator: type[Emulator] | None = getattr(module, f"{driver.__name__}Emulator", None)
     return emulator
 
 
 def _own_contract(driver: type[CrmDriver]) -> type[Harness] | None:
-    """The contract in the driver's folder; absent from wheels, where tests are not packed."""
-    folder = driver.__module__.rsplit(".", 1)[0]
-    try:
-        module = import_module(f"{folder}.test_{folder.rsplit('.', 1)[-1]}")
-    except ImportError:
-        return None
-    for member in vars(module).values():
-        if (
-            isinstance(member, type)
-            and issubclass(member, Harness)
-            and member.__dict__.get("driver") is driver
-        ):
-            return member
+    """The contract beside the driver, in ``test_<folder>``, ``test_<slug>`` or ``contract``.
+
+    Our wheels hold no tests, so it may be absent. A package that wants ``crmbridge conformance`` to use its
+    samples and gaps where it is installed without its tests puts the contract into ``contract.py``.
+    """
+    folder = driver.__module__.rpartition(".")[0]
+    names = (f"test_{folder.rpartition('.')[2]}", f"test_{driver.MANIFEST.slug}", "contract")
+    for name in dict.fromkeys(names):
+        try:
+            module = import_module(f"{folder}.{name}")
+        except ImportError:
+            continue
+        for member in vars(module).values():
+            if (
+                isinstance(member, type)
+                and issubclass(member, Harness)
+                and member.__dict__.get("driver") is driver
+            ):
+                return member
     return None
 
 

@@ -234,5 +234,5 @@ def _at(tree: Any, path: str) -> Any:
     if isinstance(tree, dict) and path in tree:
         return tree[path]
     for part in path.split("."):
-        tree = tree[part]
+        tree = tree[int(part)] if isinstance(tree, list) else tree[part]
     return tree

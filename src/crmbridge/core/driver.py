@@ -69,15 +69,16 @@ def refuse(manifest: Manifest, obj: Object | None, operation: Operation) -> Unsu
         )
     support = manifest.supports(obj, operation) if obj is not None else None
     reason = support.reason if support else "not declared"
-    subcode = (
-        "delete_unsupported" if operation in (Operation.DELETE, Operation.ERASE) else "operation_unsupported"
-    )
+    is_removal = operation in (Operation.DELETE, Operation.ERASE)
+    subcode = "delete_unsupported" if is_removal else "operation_unsupported"
+    action = "erase_by_hand" if is_removal else "change_settings"
     what = f"{operation.value} of {obj.value}" if obj else operation.value
     return Unsupported(
         f"{manifest.display_name} does not offer {what}: {reason}.",
         subcode=subcode,
         provider=manifest.slug,
         operation=operation.value,
+        fix=Fix(action, support.fix) if support and support.fix else None,
         provider_facts={"link": support.link} if support and support.link else None,
     )
 

@@ -60,12 +60,14 @@ class Support(msgspec.Struct, frozen=True, kw_only=True):
     """A driver's declared answer for one operation on one object.
 
     ``reason`` is one sentence for people: how it is composed, how it is limited, or why not.
-    ``link`` points to the provider's page that proves a NEVER.
+    ``link`` points to the provider's page that proves a NEVER. ``fix`` is the way out of a refusal in one sentence:
+    the setting to change or, for a delete, the task of the person who does it by hand.
     """
 
     level: SupportLevel
     reason: str = ""
     link: str = ""
+    fix: str = ""
 
     @property
     def is_usable(self) -> bool:
@@ -86,14 +88,14 @@ def LIMITED(why: str) -> Support:
     return Support(level=SupportLevel.LIMITED, reason=why)
 
 
-def NOT_YET(why: str = "not built yet") -> Support:
+def NOT_YET(why: str = "not built yet", fix: str = "") -> Support:
     """Our debt: the provider could, we do not. The default for anything undeclared."""
-    return Support(level=SupportLevel.NOT_YET, reason=why)
+    return Support(level=SupportLevel.NOT_YET, reason=why, fix=fix)
 
 
-def NEVER(why: str, link: str) -> Support:
+def NEVER(why: str, link: str, fix: str = "") -> Support:
     """The provider's fact: it cannot. The link proves it."""
-    return Support(level=SupportLevel.NEVER, reason=why, link=link)
+    return Support(level=SupportLevel.NEVER, reason=why, link=link, fix=fix)
 
 
 class DeleteLevel(StrEnum):

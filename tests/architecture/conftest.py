@@ -1,0 +1,8 @@
+"""Makes ``tools`` importable: these tests look at what the tools write."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))

@@ -1,0 +1,1 @@
+"""The generated part of docs/: one module per sort of page, all drawn from the code."""
