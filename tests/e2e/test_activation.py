@@ -43,3 +43,15 @@ async def test_activation_when_preparing_is_refused_then_not_active_and_the_reas
     assert (await acme.credential(link["flow_id"]))["status"] == "pending"
     acme.acme.refuses_fields = False
     await acme.activate(link["flow_id"])
+
+
+async def test_service_key_when_pasted_then_no_consent_and_dead_once_refused(acme: AcmeHouse) -> None:
+    acme.acme.access["service-key-of-acme"] = -1
+    credential_id = await acme.by_form("acme", access_token="service-key-of-acme")
+    assert (await acme.http.post(f"{acme.path}/credentials/{credential_id}/test")).json()["ok"]
+    await acme.activate(credential_id)
+    assert (await acme.recent()).status_code == 200
+    acme.acme.expire_access()
+    assert (await acme.recent()).json()["subcode"] == "refresh_failed"
+    assert (await acme.credential(credential_id))["status"] == "needs_reauthorization"
+    assert not acme.acme.grants, "no token endpoint was asked"

@@ -83,13 +83,14 @@ async def test_link_when_expired_or_foreign_then_refused(acme: AcmeHouse, databa
 async def test_link_when_for_consent_then_the_flow_runs_and_one_credential_ends_it(acme: AcmeHouse) -> None:
     await acme.put_app()
     links = acme.services.connections.links
-    token = token_of(await link_for(acme, "acme"))
+    token = token_of(await link_for(acme, "acme", settings=acme.acme.settings()))
     visit = await links.visit(token, "")
-    assert visit.is_consent
+    assert visit.is_consent and "url" not in {one.name for one in visit.asked}
     acme.acme.denies = "access_denied"
     for denied in (True, False):
         acme.acme.denies = "access_denied" if denied else ""
-        begun = await links.submit(token, visit.cookie, acme.acme.settings())
+        # A guest cannot send our app's secret elsewhere: the operator said where the provider is.
+        begun = await links.submit(token, visit.cookie, {"url": "https://elsewhere.example"})
         assert isinstance(begun, Link)
         async with acme.browser() as browser:
             page = await browser.get(begun.url, follow_redirects=True)

@@ -75,6 +75,7 @@ class Acme(_Acme):
         Setting(
             name="client_secret", label="Client secret", help="Its secret.", is_required=False, is_secret=True
         ),
+        Setting(name="access_token", label="Service key", help="Instead.", is_required=False, is_secret=True),
     )
 
     async def prepare(self) -> dict[str, str]:

@@ -12,7 +12,7 @@ import msgspec
 
 from crmbridge.core.driver import CrmDriver, refuse
 from crmbridge.core.errors import FieldError, Fix, ValidationError
-from crmbridge.core.manifest import AuthKind, Manifest
+from crmbridge.core.manifest import AuthKind, Manifest, Setting
 from crmbridge.core.operations import Operation
 from crmbridge.db.pool import Database
 from crmbridge.services.audit.model import AuditEntry
@@ -26,13 +26,20 @@ from crmbridge.services.tenants.model import Tenant
 if TYPE_CHECKING:
     from crmbridge.services.connections.service import Connections
 
-__all__ = ["MOST_HOURS", "ConnectLink", "ConnectLinks", "Visit"]
+__all__ = ["MOST_HOURS", "ConnectLink", "ConnectLinks", "Visit", "fixed_settings"]
 
 MOST_HOURS = 168
 # A typing error must not cost the link; a machine that tries keys must not have it for long.
 _MOST_TRIES = 10
 _NO_LINK = "This link is not valid: it was used, it has expired, or it was opened in another browser first."
 _ASK = Fix("ask_for_link", "Ask whoever sent you the link for a new one.")
+
+
+def fixed_settings(manifest: Manifest) -> tuple[Setting, ...]:
+    """Settings that only an operator fills in: where the secret of our own app goes is not for a guest to say."""
+    if manifest.auth.kind is not AuthKind.OAUTH_CODE:
+        return ()
+    return tuple(setting for setting in manifest.settings if setting.kind == "url")
 
 
 class ConnectLink(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,13 +53,16 @@ class ConnectLink(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Visit(msgspec.Struct, frozen=True, kw_only=True):
-    """What the connect page shows, and the cookie that binds the link to this browser."""
+    """What the connect page shows, and the cookie that binds the link to this browser. ``asked`` are the settings that
+    the guest fills in, ``fixed`` those that the operator has."""
 
     link_id: UUID
     tenant: Tenant
     manifest: Manifest
     connection: str
     is_consent: bool
+    asked: tuple[Setting, ...]
+    fixed: dict[str, str]
     cookie: str
     expires_at: datetime
 
@@ -76,9 +86,19 @@ class ConnectLinks:
         self._base_url = base_url.rstrip("/")
 
     async def make(
-        self, tenant: Tenant, driver: str, *, connection: str = "primary", hours: int = 24, actor: str
+        self,
+        tenant: Tenant,
+        driver: str,
+        *,
+        connection: str = "primary",
+        hours: int = 24,
+        settings: Mapping[str, str] | None = None,
+        actor: str,
     ) -> ConnectLink:
-        """A link for one driver and one connection. Raises Unsupported, GateClosed, ValidationError."""
+        """A link for one driver and one connection; ``settings`` are plain ones that the guest cannot change.
+
+        Raises Unsupported, GateClosed, ValidationError.
+        """
         manifest = self._load(driver).MANIFEST
         if manifest.why_unavailable:
             raise refuse(manifest, None, Operation.CREATE)
@@ -86,10 +106,11 @@ class ConnectLinks:
             problem = FieldError("hours", f"must be 1 to {MOST_HOURS}")
             raise ValidationError("The link cannot be made.", fields=(problem,))
         await self._owner.check_gate(tenant, manifest)
+        fixed = _fixed(manifest, settings or {})
         link_id, token = uuid4(), named_token(tenant.id)
         async with self._db.tenant(tenant.id) as conn:
             expires_at = await store.insert_link(
-                conn, link_id, tenant.id, driver, connection, hashed(token), actor, hours
+                conn, link_id, tenant.id, driver, connection, hashed(token), actor, hours, fixed
             )
             await self._tell(conn, tenant, actor, "connect_link.created", link_id, driver, connection)
         return ConnectLink(
@@ -116,6 +137,12 @@ class ConnectLinks:
             manifest=manifest,
             connection=row["connection"],
             is_consent=manifest.auth.kind is AuthKind.OAUTH_CODE,
+            asked=tuple(
+                one
+                for one in manifest.settings
+                if one.name not in row["settings"] and one not in fixed_settings(manifest) and not one.follows
+            ),
+            fixed=row["settings"],
             cookie=cookie,
             expires_at=row["expires_at"],
         )
@@ -133,16 +160,24 @@ class ConnectLinks:
             tried = await store.try_link(conn, visit.link_id, _MOST_TRIES)
         if tried is None:
             raise FlowRefused(_NO_LINK, fix=_ASK)
-        if visit.is_consent:
-            if tried["brought"] and await self._came(visit.tenant, tried["brought"]):
-                raise FlowRefused(_NO_LINK, fix=_ASK)
+        asked = {one.name: form.get(one.name, "") for one in visit.asked}
+        values = {**asked, **visit.fixed}
+        if tried["brought"] and await self._came(visit.tenant, tried["brought"]):
+            raise FlowRefused(_NO_LINK, fix=_ASK)
+        try:
+            credential = await self._owner.connect(
+                visit.tenant, slug, values, actor=actor, name=visit.connection
+            )
+        except ValidationError as refused:
+            # With these settings the driver is connected by consent.
+            if refused.fix.action != "start_oauth":
+                raise
             link = await self._owner.consent.start(
-                visit.tenant, slug, form, actor=actor, name=visit.connection
+                visit.tenant, slug, values, actor=actor, name=visit.connection
             )
             async with self._db.tenant(visit.tenant.id) as conn:
                 await store.note_brought(conn, visit.link_id, link.flow_id, is_used=False)
             return link
-        credential = await self._owner.connect(visit.tenant, slug, form, actor=actor, name=visit.connection)
         report = await self._owner.test(visit.tenant, credential.id, actor=actor)
         if not report.ok:
             await self._owner.revoke(visit.tenant, credential.id, actor=actor)
@@ -166,3 +201,17 @@ class ConnectLinks:
         await self._audit.write(
             conn, AuditEntry(tenant.id, actor, action, subject_id=str(link_id), details=details)
         )
+
+
+def _fixed(manifest: Manifest, settings: Mapping[str, str]) -> dict[str, str]:
+    known = {setting.name: setting for setting in manifest.settings}
+    problems = [
+        FieldError(
+            name, "is a secret; let the guest enter it" if name in known else "is no setting of this driver"
+        )
+        for name in settings
+        if name not in known or known[name].is_secret
+    ]
+    if problems:
+        raise ValidationError("The link cannot be made.", fields=tuple(problems))
+    return {name: text.strip() for name, text in settings.items() if text.strip()}

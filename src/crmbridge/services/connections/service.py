@@ -50,7 +50,7 @@ from crmbridge.services.incidents.service import Incidents
 from crmbridge.services.mapping.model import Overrides
 from crmbridge.services.mapping.service import Mapping as MappingService
 from crmbridge.services.mapping.service import build_field_map
-from crmbridge.services.oauth.service import OAuth
+from crmbridge.services.oauth.service import ACCESS_TOKEN, OAuth
 from crmbridge.services.tenants.model import Tenant
 from crmbridge.services.tenants.service import Tenants
 from crmbridge.services.vault.service import Vault
@@ -149,7 +149,9 @@ class Connections:
         if base.why_unavailable:
             raise refuse(base, None, Operation.CREATE)
         answers = read_form(base, form, self._policy)
-        if driver_class.manifest_for(answers.settings).auth.kind is AuthKind.OAUTH_CODE:
+        is_consent = driver_class.manifest_for(answers.settings).auth.kind is AuthKind.OAUTH_CODE
+        # A token that the provider gives out by hand (a service key) needs no consent.
+        if is_consent and not answers.secrets.get(ACCESS_TOKEN):
             raise ValidationError(
                 f"{base.display_name} is connected by consent, not by a form.",
                 provider=driver,
