@@ -1,0 +1,385 @@
+"""Writer: creates, updates, upserts and deletes, 100 records a call, one outcome per write.
+
+Pages: https://www.zoho.com/crm/developer/docs/api/v8/insert-records.html, .../update-records.html,
+.../upsert-records.html, .../delete-records.html (read 2026-11-25). There is no transaction: each row has its own
+answer, in the order of the request, whatever the status of the whole. A create carries our mark in a unique field, so
+that a second one is refused with the id of the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from crmbridge.core.errors import Conflict, CrmError, Fix, UnexpectedResponse, ValidationError
+from crmbridge.core.operations import DeleteLevel, Operation, Outcome
+from crmbridge.core.records import Object, Write, WriteResult
+from crmbridge.core.wire import HttpRequest, HttpResponse
+from crmbridge.drivers.zoho.messages import ROW_STATUSES, row_error
+from crmbridge.drivers.zoho.natives import API, NATIVES, Native, body_of, note_title, refused
+from crmbridge.drivers.zoho.reading import Reader, same_value
+from crmbridge.drivers.zoho.schema import fields_of, mark_of
+from crmbridge.toolkit.batches import parts, rounds
+
+__all__ = ["MOST_WRITES", "Results", "Writer", "failed"]
+
+MOST_WRITES = 100
+Results = dict[int, WriteResult]
+Bodies = Mapping[int, dict[str, Any]]
+
+
+class Row(msgspec.Struct):
+    """What became of one record."""
+
+    status: str = ""
+    code: str = ""
+    message: str = ""
+    details: Any = None
+    action: str | None = None
+
+
+class Answer(msgspec.Struct):
+    """The answer of every write."""
+
+    data: list[Row]
+
+
+_ANSWER = msgspec.json.Decoder(Answer)
+
+
+class Writer:
+    """Writes of one access; places are positions in the caller's list."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
+        self.driver = reader.driver
+
+    # -- what is sent --------------------------------------------------------------------------------------
+
+    def mark(self, write: Write) -> str:
+        """The text that tells which write made a record."""
+        return f"{self.driver.access.mark_prefix}-{write.target_id}"
+
+    def mark_field(self, native: Native) -> str:
+        """The field for it, empty where ``prepare`` could not make one."""
+        return mark_of(self.driver.access.facts.get("marks", ""), native)
+
+    def create_body(self, native: Native, write: Write, *, is_marked: bool = True) -> dict[str, Any]:
+        """The fields of a new record, with what Zoho wants and nobody gave. Raises ValidationError."""
+        body = self.change_body(native, write)
+        for name, value in native.defaults.items():
+            if body.get(name) in (None, ""):
+                body[name] = value
+        if native.name == "Deals" and body.get("Stage") in (None, ""):
+            body["Stage"] = self.driver.access.facts.get("first_stage") or "Qualification"
+        if native.name == "Notes" and not body.get("Note_Title"):
+            body["Note_Title"] = note_title(write)
+        if is_marked and (field := self.mark_field(native)):
+            body[field] = self.mark(write)
+        return body
+
+    def change_body(self, native: Native, write: Write) -> dict[str, Any]:
+        """The fields of a change. Raises ValidationError."""
+        if write.related:
+            names = ", ".join(part.native_object for part in write.related)
+            text = f"Fields of a {write.object.value} are mapped to {names}; here every slot stands on its own module."
+            raise ValidationError(text, provider="zoho")
+        for name, remote_id in write.links.items():
+            self.driver.check_id(Object(name), remote_id)
+        return body_of(native, write)
+
+    async def _checked(
+        self, native: Native, operation: Operation, bodies: dict[int, dict[str, Any]]
+    ) -> Results:
+        """Takes out the bodies that Zoho would take and lose: it passes over fields that are not there, or read-only.
+
+        Fields that were made after ``prepare`` are looked up once.
+        """
+        known = {name: one.is_read_only for name, one in self.reader.known(native).items()}
+        if not known:
+            return {}
+        named = {name for body in bodies.values() for name in body if not name.startswith("$")} - {"id"}
+        if named - known.keys():
+            try:
+                fields = await fields_of(self.driver, native, operation.value)
+            except CrmError as error:
+                return {place: failed(error, bodies.pop(place).get("id", "")) for place in list(bodies)}
+            known |= {one.api_name: one.is_read_only for one in fields}
+        results: Results = {}
+        for name in sorted(name for name in named if known.get(name, True)):
+            why = (
+                "is read-only"
+                if name in known
+                else f"is no field of {native.name}; make it in Zoho or map another"
+            )
+            for place in [place for place, body in bodies.items() if name in body]:
+                results[place] = failed(refused(name, why), bodies.pop(place).get("id", ""))
+        return results
+
+    # -- create --------------------------------------------------------------------------------------------
+
+    async def create(self, obj: Object, writes: Mapping[int, Write]) -> Results:
+        """New records. A create that is refused because of our own mark had been done before."""
+        native = NATIVES[obj]
+        results: Results = {}
+        bodies: dict[int, dict[str, Any]] = {}
+        for place, write in writes.items():
+            try:
+                bodies[place] = self.create_body(native, write)
+            except CrmError as error:
+                results[place] = failed(error)
+        results |= await self._checked(native, Operation.CREATE, bodies)
+        for places in parts(list(bodies), MOST_WRITES):
+            some = {place: bodies[place] for place in places}
+            results |= await self._send(native, Operation.CREATE, some)
+        await self._find_own(native, writes, results)
+        return results
+
+    async def _find_own(self, native: Native, writes: Mapping[int, Write], results: Results) -> None:
+        field = self.mark_field(native)
+        clashes = [place for place, result in results.items() if isinstance(result.error, Conflict)]
+        marks = {place: self.mark(writes[place]) for place in clashes if field}
+        try:
+            ids = (
+                await self.reader.ids_by_mark(native, field, list(marks.values()), "create") if marks else {}
+            )
+        except CrmError:
+            ids = {}  # whose they are cannot be told: they stay conflicts
+        for place, mark in marks.items():
+            if mark in ids:
+                results[place] = self.applied(native, ids[mark], was_created=True)
+
+    # -- update --------------------------------------------------------------------------------------------
+
+    async def update(self, obj: Object, writes: Mapping[int, Write]) -> Results:
+        """Changes by id; two changes of one record go one after the other."""
+        native = NATIVES[obj]
+        results: Results = {}
+        bodies: dict[int, dict[str, Any]] = {}
+        for place, write in writes.items():
+            try:
+                remote_id = self.driver.check_id(obj, write.remote_id)
+                bodies[place] = {"id": remote_id, **self.change_body(native, write)}
+            except CrmError as error:
+                results[place] = failed(error, write.remote_id)
+        results |= await self._checked(native, Operation.UPDATE, bodies)
+        for turn in rounds({place: body["id"] for place, body in bodies.items()}):
+            for places in parts(turn, MOST_WRITES):
+                some = {place: bodies[place] for place in places}
+                results |= await self._send(native, Operation.UPDATE, some)
+        return results
+
+    # -- upsert --------------------------------------------------------------------------------------------
+
+    async def upsert(self, obj: Object, writes: Mapping[int, Write]) -> Results:
+        """A look for the match, so that several are refused; then Zoho's upsert by that field, which decides once more.
+
+        Zoho's alternatives (several fields mean *or*, several matches change one of them) are not what a match says; so
+        matches of several fields, and modules without an upsert, go on with changes by id and creates.
+        """
+        native = NATIVES[obj]
+        results: Results = {}
+        for group in _by_paths(writes).values():
+            for turn in rounds({place: _match_key(writes[place]) for place in group}):
+                for places in parts(turn, MOST_WRITES):
+                    some = {place: writes[place] for place in places}
+                    results |= await self._upsert_some(obj, native, some)
+        return results
+
+    async def _upsert_some(self, obj: Object, native: Native, writes: Mapping[int, Write]) -> Results:
+        paths = tuple(next(iter(writes.values())).match)
+        is_native = native.can_upsert and len(paths) == 1 and "." not in paths[0]
+        is_unique = (
+            paths[:1] and paths[0] in self.driver.access.facts.get(f"unique.{native.name}", "").split()
+        )
+        if is_native and is_unique and not native.defaults and native.name != "Deals":
+            ids: dict[int, list[str]] = {place: [] for place in writes}
+        else:
+            try:
+                ids = await self.reader.matching(native, writes)
+            except CrmError as error:
+                return {place: failed(error) for place in writes}
+        results = {place: failed(_too_many(found)) for place, found in ids.items() if len(found) > 1}
+        by_key: dict[int, Write] = {}
+        by_id: dict[int, Write] = {}
+        new: dict[int, Write] = {}
+        for place, found in ids.items():
+            write = writes[place]
+            if place in results:
+                continue
+            if is_native and self._keeps_key(native, paths[0], write):
+                by_key[place] = write
+            elif found:
+                by_id[place] = msgspec.structs.replace(write, remote_id=found[0])
+            else:
+                new[place] = write
+        results |= await self._by_key(native, paths, by_key, ids)
+        return results | (await self.update(obj, by_id)) | (await self.create(obj, new))
+
+    def _keeps_key(self, native: Native, path: str, write: Write) -> bool:
+        """Whether the record will have the value that it is matched by: Zoho matches by what is written."""
+        value = write.match[path]
+        return same_value(self.reader.kind(native, path), value, write.fields.get(path, value))
+
+    async def _by_key(
+        self,
+        native: Native,
+        paths: tuple[str, ...],
+        writes: Mapping[int, Write],
+        ids: Mapping[int, list[str]],
+    ) -> Results:
+        """Without our mark: a change would put it in the place of the mark of the write that made the record."""
+        results: Results = {}
+        bodies: dict[int, dict[str, Any]] = {}
+        for place, write in writes.items():
+            try:
+                body = (
+                    self.change_body(native, write)
+                    if ids[place]
+                    else self.create_body(native, write, is_marked=False)
+                )
+                bodies[place] = {**body, paths[0]: write.match[paths[0]]}
+            except CrmError as error:
+                results[place] = failed(error)
+        results |= await self._checked(native, Operation.UPSERT, bodies)
+        if bodies:
+            results |= await self._send(native, Operation.UPSERT, bodies, keys=paths)
+        return results
+
+    # -- delete --------------------------------------------------------------------------------------------
+
+    async def delete(self, obj: Object, ids: Mapping[int, str]) -> Results:
+        """Into the recycle bin, where records stay for 60 days."""
+        native = NATIVES[obj]
+        results: Results = {}
+        bodies: dict[int, dict[str, Any]] = {}
+        for place, remote_id in ids.items():
+            try:
+                bodies[place] = {"id": self.driver.check_id(obj, remote_id)}
+            except CrmError as error:
+                results[place] = failed(error, remote_id)
+        for turn in rounds({place: body["id"] for place, body in bodies.items()}):
+            for places in parts(turn, MOST_WRITES):
+                some = {place: bodies[place] for place in places}
+                results |= await self._send(native, Operation.DELETE, some)
+        return results
+
+    # -- calls ---------------------------------------------------------------------------------------------
+
+    def request_of(
+        self, native: Native, operation: Operation, bodies: Sequence[dict[str, Any]], keys: Sequence[str] = ()
+    ) -> HttpRequest:
+        """The request of up to 100 writes."""
+        is_quiet = self.driver.access.settings.get("automations") == "skip"
+        url = f"{API}/{native.name}"
+        if operation is Operation.DELETE:
+            query = {"ids": ",".join(body["id"] for body in bodies)}
+            return HttpRequest(
+                method="DELETE", url=url, query=query | ({"wf_trigger": "false"} if is_quiet else {})
+            )
+        tree: dict[str, Any] = {"data": list(bodies)}
+        if is_quiet:
+            tree["trigger"] = []
+        if operation is Operation.UPSERT:
+            tree["duplicate_check_fields"] = list(keys)
+            return HttpRequest(method="POST", url=f"{url}/upsert", json=tree)
+        return HttpRequest(method="PUT" if operation is Operation.UPDATE else "POST", url=url, json=tree)
+
+    async def _send(
+        self, native: Native, operation: Operation, bodies: Bodies, keys: Sequence[str] = ()
+    ) -> Results:
+        request = self.request_of(native, operation, list(bodies.values()), keys)
+        try:
+            response = await self.driver.exchange(
+                request, operation=operation.value, is_write=True, ok_statuses=ROW_STATUSES
+            )
+            rows = self._rows(response, operation, len(bodies))
+        except CrmError as error:
+            return {place: failed(error, body.get("id", "")) for place, body in bodies.items()}
+        return {
+            place: self._result(native, operation, body, row)
+            for (place, body), row in zip(bodies.items(), rows, strict=True)
+        }
+
+    def _rows(self, response: HttpResponse, operation: Operation, count: int) -> list[Row]:
+        try:
+            rows = _ANSWER.decode(response.body).data
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            self.driver.tree_of(response, operation=operation.value, is_write=True)
+            raise _odd("something that is no answer to a write", operation) from None
+        if len(rows) != count:
+            raise _odd("another number of results than of records", operation)
+        return rows
+
+    def _result(self, native: Native, operation: Operation, body: Mapping[str, Any], row: Row) -> WriteResult:
+        known = str(body.get("id", ""))
+        details = row.details if isinstance(row.details, dict) else {}
+        if row.status == "error" and row.code:
+            return failed(self._refusal(native, operation, body, row), known)
+        remote_id = self.driver.id_text(details.get("id")) or known
+        if row.status != "success" or not remote_id:
+            return failed(_odd("a row that says neither success nor error", operation), known)
+        if known and remote_id != known:
+            return failed(_odd("a row of another record", operation), known)
+        if operation is Operation.DELETE:
+            return WriteResult(
+                outcome=Outcome.APPLIED, remote_id=remote_id, delete_level=DeleteLevel.SOFT.value
+            )
+        was_created: bool | None = operation is Operation.CREATE
+        if operation is Operation.UPSERT:
+            was_created = {"insert": True, "update": False}.get(row.action or "")
+        return self.applied(native, remote_id, was_created=was_created)
+
+    def _refusal(self, native: Native, operation: Operation, body: Mapping[str, Any], row: Row) -> CrmError:
+        """The error of a refused row, without what the record says."""
+        hide = self.driver.redactor_for(HttpRequest(method="POST", url="", json=dict(body)))
+        problem = msgspec.to_builtins(row)
+        error = row_error(problem, operation=operation.value, hide=hide, known_id=str(body.get("id", "")))
+        module = error.provider_facts.get("existing_module", native.name)
+        if isinstance(error, Conflict) and error.existing_remote_id and module != native.name:
+            error.provider_facts["existing_record"] = error.existing_remote_id
+            error.existing_remote_id = ""
+            error.fix = Fix(
+                "merge", f"The duplicate stands in {module}: update it there, or let Zoho convert it."
+            )
+        return error
+
+    def applied(self, native: Native, remote_id: str, *, was_created: bool | None) -> WriteResult:
+        """A success."""
+        obj = next(obj for obj, one in NATIVES.items() if one is native)
+        url = self.driver.record_url(obj, remote_id)
+        return WriteResult(outcome=Outcome.APPLIED, remote_id=remote_id, url=url, was_created=was_created)
+
+
+def failed(error: CrmError, remote_id: str = "") -> WriteResult:
+    """The result that an error is."""
+    return WriteResult(outcome=error.outcome, remote_id=remote_id, error=error)
+
+
+def _too_many(found: Sequence[str]) -> Conflict:
+    return Conflict(
+        f"The match fits {len(found)} records of Zoho CRM; an upsert needs one.",
+        provider="zoho",
+        operation=Operation.UPSERT.value,
+        existing_remote_id=found[0],
+        fix=Fix("narrow_match", "Match by more fields, or merge the records in Zoho CRM."),
+    )
+
+
+def _odd(what: str, operation: Operation) -> UnexpectedResponse:
+    return UnexpectedResponse(
+        f"Zoho CRM answered {what}.", provider="zoho", operation=operation.value, outcome=Outcome.UNKNOWN
+    )
+
+
+def _by_paths(writes: Mapping[int, Write]) -> dict[tuple[str, ...], list[int]]:
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for place, write in writes.items():
+        groups.setdefault(tuple(sorted(write.match)), []).append(place)
+    return groups
+
+
+def _match_key(write: Write) -> str:
+    return repr(sorted((path, str(value).strip().casefold()) for path, value in write.match.items()))
