@@ -198,3 +198,15 @@ def test_gate_when_shut_recorded_and_closed_then_calls_are_kept_back_accordingly
         assert "validation_error" in refused.stderr and "baa_signed_on" in refused.stderr
     finally:
         crm.stop()
+
+
+def test_connect_when_a_link_is_wanted_then_one_for_the_tenants_admin(cli_house: CliHouse) -> None:
+    cli_house.run("tenants", "add", "guest", "--name", "Guest")
+    made = json.loads(cli_house.run("connect", "guest", "odoo", "--link", "--hours", "2", "--json").stdout)
+    assert made["url"].startswith(f"http://127.0.0.1:{cli_house.port}/connect/")
+    page = httpx.get(made["url"])
+    assert page.status_code == 200 and "Guest" in page.text
+    spoken = cli_house.run("connect", "guest", "odoo", "--link", "--set", "url=https://guest.example")
+    assert "/connect/" in spoken.stdout
+    refused = cli_house.run("connect", "guest", "odoo", "--link", "--hours", "999", code=None)
+    assert refused.returncode != 0 and "168" in refused.stdout + refused.stderr

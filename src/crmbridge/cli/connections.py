@@ -44,6 +44,10 @@ async def connect(
         bool, typer.Option("--no-activate", help="Only test; the credential in use goes on.")
     ] = False,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="By consent: print the link and end.")] = False,
+    guest_link: Annotated[
+        bool, typer.Option("--link", help="Print a connect link for the tenant's own admin instead.")
+    ] = False,
+    hours: Annotated[int, typer.Option("--hours", help="How long such a link works, 1 to 168.")] = 24,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
@@ -54,6 +58,9 @@ async def connect(
     output = Output(as_json)
     async with Client(url, find_key(url)) as client:
         entry = await _driver_entry(client, driver)
+        if guest_link:
+            await _make_link(client, output, entry, tenant, parse_texts(values or [], "--set"), name, hours)
+            return
         form = _form(entry, values or [], files or [])
         made, link = await _begin(client, entry, tenant, form, name)
         if link is not None:
@@ -70,6 +77,32 @@ async def connect(
         output.tree({**report, "generated": made.get("generated", {})})
         raise typer.Exit(0 if report["ok"] else 1)
     _show_report(output, report, tenant, entry["display_name"])
+
+
+async def _make_link(
+    client: Client,
+    output: Output,
+    entry: dict[str, Any],
+    tenant: str,
+    settings: dict[str, str],
+    name: str,
+    hours: int,
+) -> None:
+    """``--set`` fixes plain settings, so that the guest cannot change them."""
+    body = {"driver": entry["slug"], "settings": settings, "connection": name, "hours": hours}
+    made = await client.post("tenants", tenant, "connect-links", body=body)
+    if output.as_json:
+        output.tree(made)
+        return
+    output.line(
+        f"Hand this to the tenant's own admin; it works until {moment(made['expires_at'])}, in one browser:"
+    )
+    output.line()
+    output.line(made["url"], "bold")
+    output.line()
+    output.remark(
+        f"What comes of it stays pending: crmbridge connections {tenant}, then crmbridge activate {tenant} ID"
+    )
 
 
 async def _begin(
