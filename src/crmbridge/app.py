@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # All else is imported where it is used: `crmbridge --help` and the commands that only call a server stay quick.
 
-__all__ = ["ADMIN_KEY_FILE", "main", "running_services", "serve", "work"]
+__all__ = ["ADMIN_KEY_FILE", "build_faces", "main", "running_services", "serve", "work"]
 
 # Where `serve` leaves the first operator's API key on a new embedded installation (mode 0600).
 ADMIN_KEY_FILE = "admin.key"
@@ -42,6 +42,7 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
     from crmbridge.services.incidents import Incidents
     from crmbridge.services.mapping.service import Mapping
     from crmbridge.services.oauth.service import OAuth
+    from crmbridge.services.operators import Operators
     from crmbridge.services.tenants import Tenants
     from crmbridge.services.vault import Vault, provider_from
     from crmbridge.toolkit.egress import Egress, EgressPolicy
@@ -69,6 +70,7 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
         audit = AuditLog(db)
         stack.push_async_callback(audit.close)
         incidents = Incidents(db, audit)
+        operators = Operators(db, audit)
         vault = Vault(db, provider)
         await vault.installation()
         tenants = Tenants(db, audit, vault.create_tenant_keys)
@@ -91,12 +93,14 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
             db=db, vault=vault, connections=connections, audit=audit, incidents=incidents, jobs=jobs
         )
         stack.push_async_callback(delivery.close)
+        connections.ahead.register(jobs)
         delivery.register(jobs, concurrency=settings.worker_concurrency)
         yield Services(
             db=db,
             jobs=jobs,
             audit=audit,
             incidents=incidents,
+            operators=operators,
             tenants=tenants,
             vault=vault,
             oauth=oauth,
@@ -143,11 +147,25 @@ def _write_private(path: Path, text: str) -> Path:
     return path
 
 
+def build_faces(services: Services, settings: Settings) -> Any:
+    """The ASGI application of ``serve``: the console under ``/admin`` and ``/connect``, the API for everything else."""
+    from crmbridge.api.server import build_api
+    from crmbridge.console.server import build_console
+
+    api = build_api(services, max_body_bytes=settings.max_body_bytes)
+    console = build_console(services, trusted_proxies=settings.trusted_proxies)
+
+    async def faces(scope: Any, receive: Any, send: Any) -> None:
+        path = scope.get("path", "")
+        face = console if path == "/admin" or path.startswith(("/admin/", "/connect/")) else api
+        await face(scope, receive, send)
+
+    return faces
+
+
 async def serve(settings: Settings, *, with_worker: bool = True) -> None:
     """The API and, unless told otherwise, a worker in the same process, until SIGINT or SIGTERM."""
     import uvicorn
-
-    from crmbridge.api.server import build_api
 
     class Server(uvicorn.Server):
         """uvicorn raises the signal again when it has stopped: we would end before worker and database do."""
@@ -159,9 +177,15 @@ async def serve(settings: Settings, *, with_worker: bool = True) -> None:
         key_file = await first_admin_key(services, settings.data_dir)
         if key_file is not None:
             _log().info("admin.key_made", file=str(key_file), hint="the command line uses it by itself")
+        if not await services.operators.are_there():
+            _log().info(
+                "operators.none",
+                console=f"{settings.base_url}/admin",
+                hint="nobody can sign in yet; make the first admin: crmbridge operators add EMAIL --role admin",
+            )
         server = Server(
             uvicorn.Config(
-                build_api(services, max_body_bytes=settings.max_body_bytes),
+                build_faces(services, settings),
                 host=settings.host,
                 port=settings.port,
                 log_config=None,

@@ -10,6 +10,7 @@ import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -129,12 +130,20 @@ def _parse_path(text: str) -> Path:
         raise _Bad("a path (this user has no home folder for ~)") from None
 
 
+def _parse_networks(text: str) -> tuple[str, ...]:
+    try:
+        return tuple(str(ip_network(entry.strip())) for entry in text.split(",") if entry.strip())
+    except ValueError:
+        raise _Bad("a comma list of IP addresses or CIDR networks") from None
+
+
 _TEXT = _Kind("text", lambda text: text)
 _SECRET = _Kind("text", Secret, lambda secret: "")
 _PATH = _Kind("a path", _parse_path, lambda path: "" if path is None else str(path))
 _POSTGRES = _Kind("a PostgreSQL URL", _parse_postgres)
 _SWITCH = _Kind("true or false", _parse_switch, lambda value: "true" if value else "false")
 _PUBLIC_URL = _Kind("a URL", _parse_public_url)
+_NETWORKS = _Kind("a comma list of IP addresses or CIDR networks", _parse_networks, ",".join)
 _HOSTS = _Kind("a comma list of host, host:port or CIDR", _parse_hosts, ",".join)
 
 
@@ -206,6 +215,13 @@ class Settings:
         "How browsers and providers reach this server; OAuth redirects and links are built from it. "
         "Empty: http://localhost and the port.",
         example="https://crm.example.com",
+    )
+    trusted_proxies: tuple[str, ...] = _setting(
+        _NETWORKS,
+        (),
+        "Reverse proxies in front of this server: only they may say in X-Forwarded-For who calls. Sign-in to the "
+        "console counts tries by that address.",
+        example="127.0.0.1,10.0.0.0/24",
     )
     egress_allow: tuple[str, ...] = _setting(
         _HOSTS,

@@ -25,6 +25,8 @@ A, B = UUID(int=0xA), UUID(int=0xB)
 EXEMPT = {
     "installation_keys": "the installation's own keys, wrapped by the master key; the scheduler role's only",
     "oauth_apps": "the installation's OAuth apps, sealed under the installation key; the scheduler role's only",
+    "operators": "people of whoever runs crmbridge, for all tenants; the scheduler role's only",
+    "operator_sessions": "their sign-ins, token hashes only; the scheduler role's only",
 }
 
 # What the scheduler role may read across tenants: no customer content in any of them.
@@ -36,6 +38,8 @@ OPEN_TO_SCHEDULER = {
     "audit_log": "rows without a tenant only (sign-in, operators' keys), by policy",
     "installation_keys": "no tenant",
     "oauth_apps": "no tenant",
+    "operators": "no tenant",
+    "operator_sessions": "no tenant",
 }
 
 # The app role may add to these and read them, and never change or remove a row.

@@ -197,6 +197,14 @@ def test_flash_when_of_another_session_or_altered_then_not_shown() -> None:
     assert open_flash("", "") is None
 
 
+@given(st.text(max_size=5000), st.text(max_size=5000))
+def test_flash_when_long_then_the_cookie_still_fits_a_browser(text: str, hint: str) -> None:
+    sealed = sealed_flash(Flash("problem", text, hint), "token")
+    assert len(sealed) < 3800
+    opened = open_flash(sealed, "token")
+    assert opened is not None and text.startswith(opened.text) and hint.startswith(opened.hint)
+
+
 @given(st.text())
 def test_flash_when_any_text_then_never_raises(value: str) -> None:
     assert open_flash(value, "token") is None

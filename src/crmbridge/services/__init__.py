@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from crmbridge.services.incidents.service import Incidents
     from crmbridge.services.mapping.service import Mapping
     from crmbridge.services.oauth.service import OAuth
+    from crmbridge.services.operators.service import Operators
     from crmbridge.services.tenants.service import Tenants
     from crmbridge.services.vault.service import Vault
 
@@ -32,6 +33,7 @@ class Services:
         jobs: Jobs,
         audit: AuditLog,
         incidents: Incidents,
+        operators: Operators,
         tenants: Tenants,
         vault: Vault,
         oauth: OAuth,
@@ -43,6 +45,7 @@ class Services:
         self.jobs = jobs
         self.audit = audit
         self.incidents = incidents
+        self.operators = operators
         self.tenants = tenants
         self.vault = vault
         self.oauth = oauth

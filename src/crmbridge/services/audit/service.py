@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from datetime import datetime
 from uuid import UUID
 
 import asyncpg
@@ -64,8 +65,14 @@ class AuditLog:
         limit: int = 100,
         before: UUID | None = None,
         action: str | None = None,
+        *,
+        connection_id: UUID | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
     ) -> list[AuditRow]:
         """Newest first; ``before`` is the id of the last row of the page before. None reads the system's rows.
+
+        ``since`` is the first moment that counts, ``until`` the first that no longer does.
 
         Raises ValidationError for a limit outside 1 to 1000 or an unknown ``before``.
         """
@@ -79,7 +86,7 @@ class AuditLog:
                     raise _refused(
                         "before", "before names no row of this log; use the id of a row that was read."
                     )
-            return await store.select(conn, tenant_id, action, at, before, limit)
+            return await store.select(conn, tenant_id, action, at, before, limit, connection_id, since, until)
 
     async def close(self) -> None:
         """Wait until everything handed to :meth:`write_now` is written."""

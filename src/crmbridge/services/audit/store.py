@@ -24,6 +24,9 @@ from audit_log
 where tenant_id is not distinct from $1::uuid
   and ($2::text is null or action = $2)
   and ($3::timestamptz is null or (at, id) < ($3, $4::uuid))
+  and ($6::uuid is null or connection_id = $6)
+  and ($7::timestamptz is null or at >= $7)
+  and ($8::timestamptz is null or at < $8)
 order by at desc, id desc
 limit $5
 """
@@ -57,7 +60,10 @@ async def select(
     at: datetime | None,
     before: UUID | None,
     limit: int,
+    connection_id: UUID | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
 ) -> list[AuditRow]:
     """Newest first, strictly older than (``at``, ``before``) when given."""
-    rows = await conn.fetch(_SELECT, tenant_id, action, at, before, limit)
+    rows = await conn.fetch(_SELECT, tenant_id, action, at, before, limit, connection_id, since, until)
     return [AuditRow(**row) for row in rows]

@@ -27,7 +27,7 @@ from crmbridge.services.delivery.model import Limits, TargetState
 from crmbridge.services.delivery.store import Row
 from crmbridge.services.vault.keys import SealBroken, TenantKeys, write_aad
 
-__all__ = ["Batch", "Lane", "Prepared", "failed_result", "is_sendable", "prepare", "shape", "window_of"]
+__all__ = ["Batch", "Lane", "Prepared", "failed_result", "prepare", "shape", "window_of"]
 
 _log = structlog.get_logger("crmbridge.delivery")
 
@@ -63,11 +63,6 @@ class Batch(msgspec.Struct, kw_only=True):
     is_look_up: bool = False
 
 
-def is_sendable(row: Row) -> bool:
-    """Whether the row goes out as it is: not a look-up of what was sent before."""
-    return row.state != TargetState.UNKNOWN.value
-
-
 def shape(rows: Sequence[Row], connection: Lane, limits: Limits) -> deque[Batch]:
     """Rows in order → batches by object and operation, in the order in which each group begins.
 
@@ -76,7 +71,7 @@ def shape(rows: Sequence[Row], connection: Lane, limits: Limits) -> deque[Batch]
     batches: deque[Batch] = deque()
     open_batches: dict[tuple[str, str], Batch] = {}
     for row in rows:
-        is_look_up = not is_sendable(row)
+        is_look_up = row.state == TargetState.UNKNOWN.value
         key = (row.object, row.operation)
         batch = None if is_look_up or row.attempt_count >= limits.alone_after else open_batches.get(key)
         if batch is None:

@@ -24,7 +24,7 @@ from crmbridge.services.connections.model import Intent
 from crmbridge.services.connections.service import Connections
 from crmbridge.services.delivery import store
 from crmbridge.services.delivery.accept import Acceptance, Origin, check_key
-from crmbridge.services.delivery.batch import is_sendable, window_of
+from crmbridge.services.delivery.batch import window_of
 from crmbridge.services.delivery.desk import Desk
 from crmbridge.services.delivery.drain import Drain, Tools
 from crmbridge.services.delivery.flusher import Flushed, Flusher
@@ -40,6 +40,7 @@ from crmbridge.services.delivery.model import (
     WriteView,
 )
 from crmbridge.services.delivery.outcome import backoff_seconds
+from crmbridge.services.delivery.reading import Reading
 from crmbridge.services.delivery.store import Lease, PreparedWrite, PulledLane
 from crmbridge.services.delivery.subjects import fingerprint
 from crmbridge.services.delivery.waiting import Waiters
@@ -81,6 +82,7 @@ class Delivery:
         self._acceptance = Acceptance(db, vault, connections)
         self._flusher = Flusher(db, self._enqueue, size=self._limits.flush_size)
         self._desk = Desk(db, audit, self._enqueue)
+        self.reading = Reading(db, vault, connections, audit)
         self._tools = Tools(db, audit, incidents, self._waiters, self._limits)
         self._drains: dict[UUID, Drain] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -287,15 +289,15 @@ class Delivery:
         A write that is alone is marked ``sending`` in the transaction that claims its lane.
         """
         connection = await self._connections.open(lane.tenant_id, connection_id=lane.connection_id)
+        connection.get_ready()
         keys = await self._vault.keys(lane.tenant_id)
         window = window_of(connection.manifest, self._limits)
         async with self._db.tenant(lane.tenant_id) as conn:
-            lease = await store.claim(conn, lane.connection_id, self._owner, self._limits.lease_seconds)
-            rows = await store.window(conn, lease, window, []) if lease else []
-            marked: set[UUID] = set()
-            if lease and len(rows) == 1 and is_sendable(rows[0]) and not lease.must_recover:
-                marked = await store.mark(conn, lease, [rows[0].id])
-        if lease is not None:
+            taken = await store.take(
+                conn, lane.connection_id, self._owner, self._limits.lease_seconds, window
+            )
+        if taken is not None:
+            lease, rows, marked = taken
             await self._run(Drain(self._tools, lease, connection, keys, rows, marked), lease)
 
     async def _run(self, drain: Drain, lease: Lease) -> None:

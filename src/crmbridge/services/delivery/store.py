@@ -26,6 +26,13 @@ def _sql(name: str) -> str:
 _DUE = _sql("due.sql")
 _ACCEPT = _sql("accept.sql")
 _WINDOW = _sql("window.sql").replace("{due}", _DUE)
+_CLAIM = _sql("claim.sql")
+_RECOVER = _sql("recover.sql")
+_TAKE = (
+    _sql("take.sql")
+    .replace("{claim}", _CLAIM)
+    .replace("{window}", _WINDOW.replace("t.id <> all($3::uuid[]) and", "").replace("$2", "$4"))
+)
 _SAVE = _sql("save.sql")
 _RELEASE = _sql("release.sql").replace("{due}", _DUE)
 _LIST = _sql("list.sql")
@@ -43,35 +50,9 @@ _FIND_KEY = """
 select write_id from idempotency_keys where tenant_id = $1 and key_hash = $2 and fingerprint = $3
 """
 
-# Take a free lane. An owner that is still named did not give the lane free in order.
-_CLAIM = """
-update lanes l set fence = l.fence + 1, owner = $2, leased_until = clock_timestamp() + $3 * interval '1 second'
-from (select connection_id, owner from lanes where connection_id = $1 for update) before
-where l.connection_id = before.connection_id and not l.is_paused
-  and coalesce(l.not_before <= clock_timestamp(), true)
-  and coalesce(l.leased_until <= clock_timestamp(), true)
-  and l.next_due <= clock_timestamp()
-returning l.tenant_id, l.fence, l.failures, before.owner <> '' as must_recover
-"""
-
 _RENEW = """
 update lanes set leased_until = clock_timestamp() + $3 * interval '1 second'
 where connection_id = $1 and fence = $2 returning true
-"""
-
-# A worker died, or lost its lane, with these under way. Until send_limit is over it may only be slow.
-_RECOVER = """
-with lost as (
-    update write_targets set state = 'unknown', outcome = 'unknown',
-        due_at = greatest(clock_timestamp(), sent_at + $3 * interval '1 second') + $4 * interval '1 second'
-    where connection_id = $1 and state = 'sending' and fence < $2
-    returning id, tenant_id, attempt_count, fence, sent_at
-)
-insert into attempts (tenant_id, target_id, connection_id, number, kind, batch_id, batch_size, fence, started_at,
-                      finished_at, outcome, code, subcode)
-select tenant_id, id, $1, attempt_count, 'send', $5, 1, fence, sent_at, clock_timestamp(), 'unknown',
-       'unavailable', 'interrupted'
-from lost returning target_id
 """
 
 # Before the socket is used. Only under a fence that still holds, only what is still there to be sent.
@@ -286,6 +267,22 @@ async def claim(conn: Any, connection_id: UUID, owner: str, lease_seconds: float
     if row is None:
         return None
     return Lease(connection_id, row["tenant_id"], row["fence"], row["failures"], row["must_recover"])
+
+
+async def take(
+    conn: Any, connection_id: UUID, owner: str, lease_seconds: float, limit: int
+) -> tuple[Lease, list[Row], set[UUID]] | None:
+    """Claim, window, and the mark of a write that is alone, in one round trip. None when the lane cannot be taken."""
+    rows = await conn.fetch(_TAKE, connection_id, owner, lease_seconds, limit)
+    if not rows:
+        return None
+    lease = Lease(connection_id, *(rows[0][name] for name in Lease.__struct_fields__[1:]))
+    due = [row for row in rows if row["id"] is not None]
+    return (
+        lease,
+        [Row(**{name: row[name] for name in Row.__struct_fields__}) for row in due],
+        {row["id"] for row in due if row["is_marked"]},
+    )
 
 
 async def need_not_flush(conn: Any) -> None:

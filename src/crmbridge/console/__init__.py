@@ -1,0 +1,1 @@
+"""CONSOLE: the operator's pages under ``/admin``. Server-rendered; works without JavaScript."""

@@ -1,0 +1,260 @@
+"""Writes: search, one write with its tries, and the steps for those that got stuck."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from crmbridge.console.visit import Page, Visit, link
+from crmbridge.core.errors import CrmError, FieldError, NotFound, ValidationError
+from crmbridge.core.records import Object
+from crmbridge.services.delivery.model import TRANSITIONS, Event, TargetState, WriteFilter, WriteView
+from crmbridge.services.tenants.model import Tenant
+
+__all__ = [
+    "confirm_redrive_all",
+    "confirm_step",
+    "find",
+    "list_writes",
+    "moment_of",
+    "redrive_all",
+    "show",
+    "show_content",
+    "take_step",
+]
+
+_PER_PAGE = 50
+_REDRIVEN = (TargetState.DEAD_LETTER, TargetState.PARKED)
+_STEPS = {
+    "redrive": (
+        Event.REDRIVE,
+        "Send this write again?",
+        "Send again",
+        [
+            "Its targets that are parked or dead letters are tried again now, with the same mark.",
+            "Do it when the reason is gone: a parked write that did reach the CRM could be there twice.",
+        ],
+    ),
+    "discard": (
+        Event.DISCARD,
+        "Give this write up?",
+        "Discard write",
+        [
+            "It will never reach the CRM. This cannot be undone.",
+            "Its content is then deleted on schedule; the audit log keeps that you discarded it, and your reason.",
+        ],
+    ),
+    "cancel": (
+        Event.CANCEL,
+        "Take this write back?",
+        "Cancel write",
+        [
+            "Targets that have not been sent will not be. This cannot be undone.",
+            "What is being sent at this moment goes on.",
+        ],
+    ),
+}
+
+
+def moment_of(field: str, text: str) -> datetime | None:
+    """A time of a form, in UTC; a day alone is its beginning. Raises ValidationError."""
+    if not text:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        message = "must be a day or a time, as 2026-11-23 or 2026-11-23T10:30"
+        raise ValidationError(f"{field} {message}.", fields=(FieldError(field, message),)) from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _one_of(field: str, text: str, known: list[str]) -> str:
+    if text and text not in known:
+        raise ValidationError(
+            f"There is no {field} {text[:40]!r}.", fields=(FieldError(field, "is unknown"),)
+        )
+    return text
+
+
+def _wanted(values: Any) -> WriteFilter:
+    state = _one_of("state", values.get("state", ""), list(TargetState))
+    return WriteFilter(
+        state=TargetState(state) if state else None,
+        object=_one_of("object", values.get("object", ""), list(Object)),
+        since=moment_of("since", values.get("since", "")),
+    )
+
+
+async def find(visit: Visit) -> Page:
+    """Writes belong to a tenant: name it, and the write if you know it."""
+    slug = visit.query.get("tenant", "")
+    if slug:
+        tenant = await visit.tenant_named(slug)
+        write_id = _as_id(visit.query.get("write", ""))
+        path = f"/admin/tenants/{tenant.slug}/writes"
+        return visit.go(f"{path}/{write_id}" if write_id else path)
+    tenants = await visit.services.tenants.list(limit=200)
+    return visit.page("writes_find.html", tenants=tenants)
+
+
+def _as_id(text: str) -> UUID | None:
+    if not text:
+        return None
+    try:
+        return UUID(text)
+    except ValueError:
+        message = "must be the id of a write"
+        raise ValidationError(f"write {message}.", fields=(FieldError("write", message),)) from None
+
+
+async def list_writes(visit: Visit) -> Page:
+    """Newest first, by state, object and time."""
+    tenant, query = await visit.tenant(), visit.query
+    wanted = _wanted(query)
+    page = await visit.services.delivery.list(
+        tenant.id, wanted, cursor=query.get("cursor", ""), limit=_PER_PAGE
+    )
+    path = f"/admin/tenants/{tenant.slug}/writes"
+    chosen = {name: query.get(name, "") for name in ("state", "object", "since")}
+    return visit.page(
+        "writes.html",
+        tenant=tenant,
+        writes=page.writes,
+        counts=await visit.services.delivery.counts(tenant.id),
+        chosen=chosen,
+        states=list(TargetState),
+        objects=list(Object),
+        next_path=link(path, **chosen, cursor=page.next_cursor) if page.next_cursor else "",
+        redrive_path=link(f"{path}/redrive", **chosen) if wanted.state in _REDRIVEN else "",
+        is_later=bool(query.get("cursor")),
+    )
+
+
+async def show(visit: Visit) -> Page:
+    """One write: where each target stands, why, and what was tried."""
+    tenant = await visit.tenant()
+    return await _write_page(visit, tenant, None)
+
+
+async def show_content(visit: Visit) -> Page:
+    """The same with its content opened; the look is audited."""
+    tenant = await visit.tenant()
+    content = await visit.services.delivery.reading.content(
+        tenant, visit.parameters["write"], actor=visit.actor, request_id=visit.request_id
+    )
+    return await _write_page(visit, tenant, content)
+
+
+async def _write_page(visit: Visit, tenant: Tenant, content: Any) -> Page:
+    services = visit.services
+    write: WriteView = await services.delivery.read(tenant.id, visit.parameters["write"])
+    names = {each.id: each.name for each in await services.connections.summaries(tenant.id)}
+    return visit.page(
+        "write.html",
+        tenant=tenant,
+        write=write,
+        names=names,
+        attempts=await services.delivery.reading.attempts(tenant.id, write.id),
+        content=content,
+        steps=_steps_of(write),
+    )
+
+
+def _steps_of(write: WriteView) -> list[str]:
+    """The steps that at least one target may take."""
+    return [
+        step
+        for step, (event, *_) in _STEPS.items()
+        if any((target.state, event) in TRANSITIONS for target in write.targets)
+    ]
+
+
+def _step(visit: Visit) -> tuple[str, Event, str, str, list[str]]:
+    step = str(visit.parameters["step"])
+    if step not in _STEPS:
+        raise NotFound("There is no such step.")
+    return (step, *_STEPS[step])
+
+
+async def confirm_step(visit: Visit) -> Page:
+    """Asks, and says what the step does."""
+    tenant = await visit.tenant()
+    step, event, title, button, facts = _step(visit)
+    write = await visit.services.delivery.read(tenant.id, visit.parameters["write"])
+    path = f"/admin/tenants/{tenant.slug}/writes/{write.id}"
+    return visit.page(
+        "confirm.html",
+        title=title,
+        facts=[f"The write: {write.operation} of a {write.object} of {tenant.name}.", *facts],
+        action=f"{path}/{step}",
+        button=button,
+        back=path,
+        is_danger=event is not Event.REDRIVE,
+        asks_reason=event is Event.DISCARD,
+    )
+
+
+async def take_step(visit: Visit) -> Page:
+    """Redrive, discard or cancel."""
+    tenant = await visit.tenant()
+    _, event, *_ = _step(visit)
+    write_id: UUID = visit.parameters["write"]
+    delivery = visit.services.delivery
+    path = f"/admin/tenants/{tenant.slug}/writes/{write_id}"
+    who = {"actor": visit.actor, "request_id": visit.request_id}
+    try:
+        if event is Event.REDRIVE:
+            await delivery.redrive(tenant.id, write_id, **who)
+        elif event is Event.CANCEL:
+            await delivery.cancel(tenant.id, write_id, **who)
+        else:
+            await delivery.discard(tenant.id, write_id, reason=visit.form.get("reason", ""), **who)
+    except CrmError as error:
+        return visit.back(path, error)
+    told = {Event.REDRIVE: "sent again", Event.CANCEL: "cancelled", Event.DISCARD: "discarded"}[event]
+    return visit.go(path, f"The write is {told}.")
+
+
+async def confirm_redrive_all(visit: Visit) -> Page:
+    """Asks before all writes of a filter are sent again."""
+    tenant = await visit.tenant()
+    wanted = _redriven(visit.query)
+    counts = await visit.services.delivery.counts(tenant.id)
+    path = f"/admin/tenants/{tenant.slug}/writes"
+    chosen = {name: visit.query.get(name, "") for name in ("state", "object", "since")}
+    assert wanted.state is not None
+    limits = [f"of the object {wanted.object}"] if wanted.object else []
+    limits += [f"accepted since {wanted.since:%Y-%m-%d %H:%M} UTC"] if wanted.since else []
+    return visit.page(
+        "confirm.html",
+        title="Send all of these again?",
+        facts=[
+            f"Targets that are {wanted.state.value.replace('_', ' ')} {' and '.join(limits)}: up to "
+            f"{counts[wanted.state]:,}.",
+            "They are tried again now, with the same marks.",
+        ],
+        action=f"{path}/redrive",
+        button="Send all again",
+        back=link(path, **chosen),
+        hidden=chosen,
+        is_danger=False,
+    )
+
+
+def _redriven(values: Any) -> WriteFilter:
+    wanted = _wanted(values)
+    if wanted.state not in _REDRIVEN:
+        message = f"must be {' or '.join(_REDRIVEN)}"
+        raise ValidationError(f"state {message}.", fields=(FieldError("state", message),))
+    return wanted
+
+
+async def redrive_all(visit: Visit) -> Page:
+    """Send all writes of a filter again."""
+    tenant = await visit.tenant()
+    wanted = _redriven(visit.form)
+    moved = await visit.services.delivery.redrive_many(
+        tenant.id, wanted, actor=visit.actor, request_id=visit.request_id
+    )
+    return visit.go(f"/admin/tenants/{tenant.slug}/writes", f"{moved:,} target(s) are sent again.")

@@ -1,0 +1,12 @@
+-- A worker died, or lost its lane, with these under way. Until the send limit is over it may only be slow.
+with lost as (
+    update write_targets set state = 'unknown', outcome = 'unknown',
+        due_at = greatest(clock_timestamp(), sent_at + $3 * interval '1 second') + $4 * interval '1 second'
+    where connection_id = $1 and state = 'sending' and fence < $2
+    returning id, tenant_id, attempt_count, fence, sent_at
+)
+insert into attempts (tenant_id, target_id, connection_id, number, kind, batch_id, batch_size, fence, started_at,
+                      finished_at, outcome, code, subcode)
+select tenant_id, id, $1, attempt_count, 'send', $5, 1, fence, sent_at, clock_timestamp(), 'unknown',
+       'unavailable', 'interrupted'
+from lost returning target_id
