@@ -15,7 +15,7 @@ from tests.unit.specimen_driver import ACME, Acme, AcmeEmulator, spec
 
 from crmbridge.conformance import DriverContract, LiveContract
 from crmbridge.conformance.run import Report, Verdict, contract_for, run_contract_class
-from crmbridge.core.driver import CrmDriver, Proof
+from crmbridge.core.driver import CrmDriver, Proof, refuse
 from crmbridge.core.errors import (
     Conflict,
     CrmError,
@@ -240,6 +240,17 @@ class ErasesNothing(Acme):
         return DeleteLevel.HARD
 
 
+class LosesTheDeleted(Acme):
+    async def delete_record(self, obj: Object, remote_id: str) -> DeleteLevel:
+        self.access.facts[remote_id] = "deleted"
+        return await super().delete_record(obj, remote_id)
+
+    async def erase_record(self, obj: Object, remote_id: str) -> DeleteLevel:
+        if self.access.facts.get(remote_id):
+            raise refuse(self.manifest, obj, Operation.ERASE)
+        return await Acme.delete_record(self, obj, remote_id)
+
+
 class SharesItsToken(Acme):
     shared = ""
 
@@ -337,6 +348,7 @@ BROKEN: list[tuple[type[Acme], str, str]] = [
     (ClaimsSoftForHard, "deletes", "test_delete_reaches"),
     (DeletesTheMissing, "deletes", "test_delete_of_a_missing"),
     (ErasesNothing, "erasure", "test_erase_reaches"),
+    (LosesTheDeleted, "erasure", "test_erase_after_delete"),
     (SharesItsToken, "tenancy", "test_tenancy_when_two"),
     (ShowsTheToken, "secrecy", "test_secrecy_errors"),
     (ShowsTheAnswer, "secrecy", "test_secrecy_errors"),

@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 
-from crmbridge.conformance.cases import expect, per_object
+from crmbridge.conformance.cases import ContractBroken, expect, per_object
 from crmbridge.conformance.harness import Bench, Harness
-from crmbridge.core.errors import NotFound
+from crmbridge.core.errors import CrmError, NotFound, Unsupported
 from crmbridge.core.operations import DeleteLevel, Operation
 from crmbridge.core.records import Object
 
@@ -33,6 +33,38 @@ class ErasureTopic(Harness):
         if bench.has_emulator:
             left = traces(_held(bench), persons_of(self, obj))
             expect(not left, f"after erase the provider still holds {len(left)} of the person's values")
+
+    @per_object(Operation.CREATE, Operation.DELETE, Operation.ERASE)
+    async def test_erase_after_delete_reaches_the_declared_level(self, obj: Object) -> None:
+        """The order of a forget request: it must leave no more of the person than an erase alone does. Not found is
+        fine then, and so is a task for a person; any other answer stops the erasure half way."""
+        declared = self.manifest().objects[obj].erase_level
+        bench = await self.make()
+        made = await bench.create(obj)
+        await bench.driver.delete_record(obj, made.remote_id)
+        try:
+            level = await bench.driver.erase_record(obj, made.remote_id)
+            expect(level is declared, f"erase after delete answered {level!r}, declared is {declared.value}")
+        except Unsupported as error:
+            has_task = error.subcode == "delete_unsupported" and error.fix != Unsupported.default_fix
+            expect(has_task, f"erase after delete gives {error.full_code} and no task for a person")
+            return
+        except NotFound:
+            pass
+        except CrmError as error:
+            raise ContractBroken(f"erase after delete gives {error.full_code}") from error
+        if declared in _COMPLETE:
+            await self._expect_person_gone(bench, obj, made.remote_id)
+        if bench.has_emulator:
+            expected = [] if declared in _COMPLETE else await self._left_by_erase(obj)
+            left = [value for value in traces(_held(bench), persons_of(self, obj)) if value not in expected]
+            expect(not left, f"erase after delete leaves {len(left)} of the person's values that erase takes")
+
+    async def _left_by_erase(self, obj: Object) -> list[str]:
+        bench = await self.make()
+        made = await bench.create(obj)
+        await bench.driver.erase_record(obj, made.remote_id)
+        return traces(_held(bench), persons_of(self, obj))
 
     @per_object(Operation.CREATE, Operation.ERASE)
     async def test_erase_leaves_other_persons_alone(self, obj: Object) -> None:

@@ -9,13 +9,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 
 from crmbridge.core.driver import Proof
-from crmbridge.core.errors import AuthError, Conflict, CrmError, FieldError, Fix, NotFound, ValidationError
+from crmbridge.core.errors import (
+    AuthError,
+    Conflict,
+    CrmError,
+    FieldError,
+    Fix,
+    NotConfigured,
+    NotFound,
+    ValidationError,
+)
 from crmbridge.core.manifest import (
     Auth,
     AuthKind,
@@ -29,13 +37,11 @@ from crmbridge.core.manifest import (
 from crmbridge.core.operations import DeleteLevel, Operation, Outcome
 from crmbridge.core.records import FieldFact, Filter, Object, Page, Record, Write, WriteResult
 from crmbridge.core.wire import HttpRequest, HttpResponse
-from crmbridge.drivers.tekmetric import shapes, wording
+from crmbridge.drivers.tekmetric import erasure, searching, shapes, wording
 from crmbridge.drivers.tekmetric.fields import FIELDS
 from crmbridge.drivers.tekmetric.objects import DOCS, OBJECTS
 from crmbridge.toolkit import failures, paging
 from crmbridge.toolkit.fieldmap import get_path
-from crmbridge.toolkit.formats import moment_text
-from crmbridge.toolkit.phones import nanp_digits
 from crmbridge.toolkit.rest import RestDriver
 from crmbridge.toolkit.schema import field_facts
 
@@ -100,13 +106,6 @@ SANDBOX = msgspec.structs.replace(
     MANIFEST, budgets=(Budget(kind=BudgetKind.BURST, limit=300, per_seconds=60, source=f"{DOCS} (sandbox)"),)
 )
 
-_SEARCHED = {
-    Object.CUSTOMER: ("email", "phone", "lastName", "firstName", "fullName"),
-    Object.LEAD: ("email", "phone", "lastName", "firstName", "fullName"),
-    Object.APPOINTMENT: ("startTime", "customerId", "vehicleId"),
-    Object.DEAL: ("repairOrderNumber", "customerId", "vehicleId"),
-}
-_WINDOW = timedelta(days=1)  # whether start and end are inclusive, and by whose day, is UNCONFIRMED
 _MARK_PAGES = 20
 _SHOP_FIX = Fix("grant_shop", "Let the shop grant your Tekmetric client access, or correct the shop id.")
 
@@ -124,11 +123,11 @@ class Tekmetric(RestDriver):
     # The token's scope is a list of shop ids; GET /shops answers them as a bare list.
     async def test_connection(self) -> Proof:
         """The shops in scope. Raises AuthError when this connection's shop is not among them."""
+        own = self._shop()
         tree = await self.exchange_json(HttpRequest(method="GET", url="/shops"), operation="test")
         if not isinstance(tree, list) or not all(isinstance(shop, dict) for shop in tree):
             raise self.unexpected("something that is not a list of shops", Operation.GET, is_write=False)
         shops = {self.id_text(shop.get("id")): str(shop.get("name", ""))[:200] for shop in tree}
-        own = self.access.settings.get("shop_id", "")
         if own not in shops:
             raise AuthError(
                 f"Tekmetric does not let this client into shop {own}.",
@@ -163,62 +162,67 @@ class Tekmetric(RestDriver):
         has_more = tree.get("last") is False and asked.count > 0
         return str(int(asked.cursor or 0) + 1) if has_more else ""
 
-    # One token sees the shops of other tenants.
-    async def get_record(self, obj: Object, remote_id: str) -> Record:
-        record = await super().get_record(obj, remote_id)
-        if str(record.native.get("shopId")) != self.access.settings.get("shop_id"):
-            raise NotFound(
-                "Tekmetric has no such record in this shop.", provider=self.manifest.slug, operation="get"
+    # One token sees the shops of other tenants: `shop=` in a list is asked for, and not trusted.
+    def _number_of(self, name: str, pattern: str, default: str = "") -> str:
+        text = self.access.settings.get(name) or default
+        if not re.fullmatch(pattern, text):
+            raise NotConfigured(
+                f"The setting {name!r} of this connection is {'not valid' if text else 'missing'}.",
+                provider=self.manifest.slug,
+                fix=Fix("fill_in", f"Fill in {name!r} in the credential form and test it again."),
             )
+        return text
+
+    def _shop(self) -> str:
+        """The shop of this connection. Raises NotConfigured."""
+        return self._number_of("shop_id", r"[1-9][0-9]{0,17}")
+
+    def _is_own(self, native: Mapping[str, Any]) -> bool:
+        """Raises UnexpectedResponse for a record that tells no shop: unseen, it would be made again."""
+        if not (shop := self.id_text(native.get("shopId"))):
+            raise self.unexpected("a record without shopId", Operation.GET, is_write=False)
+        return shop == self._shop()
+
+    async def get_record(self, obj: Object, remote_id: str) -> Record:
+        self._shop()
+        record = await super().get_record(obj, remote_id)
+        if not self._is_own(record.native):
+            raise self._not_here("get")
         return record
+
+    def _not_here(self, operation: str) -> NotFound:
+        return NotFound(
+            "Tekmetric has no such record in this shop.", provider=self.manifest.slug, operation=operation
+        )
+
+    # After the page is read, so that rows left out do not end the paging.
+    async def _page(self, operation: Operation, obj: Object, *rest: Any) -> Page:
+        self._shop()
+        page = await super()._page(operation, obj, *rest)
+        page.records = [one for one in page.records if self._is_own(one.native)]
+        return page
 
     # `search` is a fuzzy substring over name, e-mail and phone: what comes is compared again.
     async def search_records(self, obj: Object, filter: Filter, cursor: str = "") -> Page:
         self.spec(obj, Operation.SEARCH)
-        page = await super().search_records(obj, self._asked(obj, filter), cursor)
+        page = await super().search_records(obj, searching.asked(obj, filter), cursor)
         page.records = [one for one in page.records if self._fits(one, filter.equals)]
         return page
 
-    def _asked(self, obj: Object, filter: Filter) -> Filter:
-        known = [name for name in _SEARCHED[obj] if filter.equals.get(name)]
-        if not known and not filter.text:
-            problem = FieldError(
-                "filter", f"needs one of {', '.join(_SEARCHED[obj])}; nothing else is searchable"
-            )
-            raise ValidationError(
-                "Tekmetric cannot search so.",
-                provider=self.manifest.slug,
-                operation="search",
-                fields=(problem,),
-            )
-        equals = dict(filter.equals)
-        if obj is Object.APPOINTMENT:
-            equals |= self._window(equals["startTime"]) if equals.get("startTime") else {}
-            return msgspec.structs.replace(filter, equals=equals)
-        text = filter.text
-        if not text and obj is not Object.DEAL:
-            text = str(equals[known[0]])
-            text = nanp_digits(text) or text if known[0] == "phone" else text
-        return msgspec.structs.replace(filter, equals=equals, text=text)
-
-    def _window(self, start: Any) -> dict[str, str]:
-        try:
-            at = datetime.fromisoformat(moment_text(start))
-        except ValueError:
-            problem = FieldError("appointment.start_at", "is not a date and time")
-            raise ValidationError("The search is not valid.", fields=(problem,)) from None
-        return {
-            name: moment_text((at + side * _WINDOW).isoformat()) for name, side in (("start", -1), ("end", 1))
-        }
-
     def _fits(self, record: Record, equals: Mapping[str, Any]) -> bool:
-        """Compares; a customer found by his second phone shows that one."""
-        wanted = equals.get("phone")
-        if wanted and (
-            same := [one for one in record.native.get("phones", ()) if self.is_same("", wanted, one)]
-        ):
-            record.native["phone"] = same[0]
+        self._turn_to(record, equals)
         return self._is_match(record, equals)
+
+    def _turn_to(self, record: Record, wanted: Mapping[str, Any]) -> None:
+        """A customer who was asked for by his second phone or e-mail shows that one."""
+        for name in ("phone", "email"):
+            all_of_them = record.native.get(f"{name}s", ()) if wanted.get(name) else ()
+            if same := [one for one in all_of_them if self.is_same(name, wanted[name], one)]:
+                record.native[name] = same[0]
+
+    def holds(self, record: Record, fields: Mapping[str, Any], *, exact: bool = True) -> bool:
+        self._turn_to(record, fields)
+        return super().holds(record, fields, exact=exact)
 
     # -- writing -------------------------------------------------------------------------------------------
 
@@ -227,9 +231,10 @@ class Tekmetric(RestDriver):
             return super().request_for(operation, obj, scope)
         record = dict(scope["record"])
         if operation is Operation.CREATE:
-            record["shopId"] = int(self.access.settings["shop_id"])
+            record["shopId"] = int(self._shop())
             if obj is Object.APPOINTMENT:
-                record = shapes.lasting(record, int(self.access.settings.get("appointment_minutes") or 60))
+                minutes = self._number_of("appointment_minutes", r"[1-9][0-9]{0,3}", "60")
+                record = shapes.lasting(record, int(minutes))
                 record["about"] = {**record.get("about", {}), "ref": scope["key"]}
         return super().request_for(operation, obj, {**scope, "record": shapes.body(obj, record)})
 
@@ -255,42 +260,64 @@ class Tekmetric(RestDriver):
         self.spec(write.object, Operation.UPDATE)
         fields = self._scope(write, Operation.UPDATE)["record"]
         current = await self._raw(write.object, write.remote_id)
-        await self._patch(write.object, write.remote_id, shapes.body(write.object, fields, current))
+        body = shapes.body(write.object, fields, current)
+        await self._patch(write.object, write.remote_id, body, Operation.UPDATE)
         return self._applied(write, write.remote_id, was_created=False)
 
     async def _raw(self, obj: Object, remote_id: str) -> dict[str, Any]:
         """The record in Tekmetric's own shape, of this shop."""
+        self._shop()
         _, tree, _ = await self._perform(Operation.GET, obj, {"id": self.check_id(obj, remote_id)})
-        if not isinstance(tree, dict) or str(tree.get("shopId")) != self.access.settings.get("shop_id"):
-            raise NotFound("Tekmetric has no such record in this shop.", provider=self.manifest.slug)
+        if not isinstance(tree, dict):
+            raise self.unexpected("something that is not a record", Operation.GET, is_write=False)
+        if not self._is_own(tree):
+            raise self._not_here("get")
         return tree
 
-    async def _patch(self, obj: Object, remote_id: str, body: dict[str, Any]) -> None:
+    async def _patch(self, obj: Object, remote_id: str, body: dict[str, Any], operation: Operation) -> None:
         path = self.manifest.objects[obj].path
         tree = await self.exchange_json(
             HttpRequest(method="PATCH", url=f"{path}/{remote_id}", json=body),
-            operation="update",
+            operation=operation.value,
             is_write=True,
         )
         if not isinstance(tree, dict) or tree.get("type") != "SUCCESS":
-            raise self.unexpected("an update without SUCCESS", Operation.UPDATE, is_write=True)
+            raise self.unexpected("a change without SUCCESS", operation, is_write=True)
 
     async def delete_record(self, obj: Object, remote_id: str) -> DeleteLevel:
         self.spec(obj, Operation.DELETE)
         await self.get_record(obj, remote_id)
         return await super().delete_record(obj, remote_id)
 
-    # A soft delete keeps the texts, so they go first. That empty ones are taken is UNCONFIRMED.
+    # A soft delete keeps the texts, so they go first, and also from what is deleted already. That Tekmetric takes
+    # empty texts, and changes of a deleted appointment, is UNCONFIRMED: what it keeps becomes a task for the shop.
     async def erase_record(self, obj: Object, remote_id: str) -> DeleteLevel:
-        self.spec(obj, Operation.ERASE)
-        await self.get_record(obj, remote_id)
-        await self._patch(obj, remote_id, {"title": "Erased", "description": ""})
-        return await super().erase_record(obj, remote_id)
+        level = self.spec(obj, Operation.ERASE).erase_level
+        current = await self._raw(obj, remote_id)
+        if not erasure.is_emptied(current):
+            try:
+                await self._patch(obj, remote_id, erasure.ERASED, Operation.ERASE)
+            except (NotFound, ValidationError, Conflict) as refusal:
+                if isinstance(refusal, NotFound) and not current.get("deletedDate"):
+                    raise  # gone since it was read
+                raise erasure.kept() from None
+            if not erasure.is_emptied(await self._raw(obj, remote_id)):
+                raise erasure.kept()
+        return level if current.get("deletedDate") else await super().erase_record(obj, remote_id)
 
     async def _find(self, write: Write) -> WriteResult:
+        if write.operation is Operation.ERASE:  # deleted alone is not erased
+            try:
+                current = await self._raw(write.object, write.remote_id)
+            except NotFound:
+                return self._found(write.remote_id, Outcome.APPLIED)
+            is_done = current.get("deletedDate") and erasure.is_emptied(current)
+            return self._found(write.remote_id if is_done else "", Outcome.NOT_APPLIED)
         if write.object is not Object.APPOINTMENT or write.operation is not Operation.CREATE:
-            return await super()._find(write)
-        names = {**self._window(write.fields.get("startTime")), "includeDeleted": "true"}
+            result = await super()._find(write)
+            is_certain = write.operation is not Operation.UPDATE or not _takes_first_away(write.fields)
+            return result if result.remote_id or is_certain else WriteResult(outcome=Outcome.UNKNOWN)
+        names = {**searching.window(write.fields.get("startTime")), "includeDeleted": "true"}
         mark, cursor = self.mark(write), ""
         for _ in range(_MARK_PAGES):
             page = await self._page(Operation.SEARCH, write.object, names, {}, cursor, 100)
@@ -338,6 +365,11 @@ class Tekmetric(RestDriver):
 
 _REFUSED = failures.StatusRule(error=ValidationError, outcome=Outcome.NOT_APPLIED, retry_safe=False)
 _STATUSES = {403: failures.StatusRule(error=AuthError, subcode="insufficient_scope", fix=_SHOP_FIX)}
+
+
+def _takes_first_away(fields: Mapping[str, Any]) -> bool:
+    """A repeat of such an update would take the next phone or e-mail."""
+    return any(name in fields and not fields[name] for name in ("phone", "email"))
 
 
 def _slot(name: Any) -> str:

@@ -26,6 +26,8 @@ class EmulatedDesk(Emulator):
     slug = "tekmetric"
     display_name = "Tekmetric"
     answers_bare_lists: ClassVar[bool] = False
+    # Whether every list keeps to `shop` for a token of many shops is UNCONFIRMED.
+    ignores_shop: ClassVar[bool] = False
 
     def __init__(self, clock: Clock | None = None) -> None:
         self.scope = dict(SHOPS)
@@ -109,7 +111,7 @@ class EmulatedDesk(Emulator):
             row
             for row in table.search(fits, with_archived=with_deleted or gone)
             if row.fields["shopId"] in self.scope
-            and call.first("shop") in ("", str(row.fields["shopId"]))
+            and (self.ignores_shop or call.first("shop") in ("", str(row.fields["shopId"])))
             and (not start or row.updated_at.replace(microsecond=0) >= start)
             and (not end or row.updated_at <= end)
             and (row.is_archived or not gone)

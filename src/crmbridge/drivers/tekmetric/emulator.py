@@ -1,13 +1,14 @@
 """Tekmetric's public API v1, two shops in one client's scope and a third outside it.
 
 From https://api.tekmetric.com/ (public copies of its text) and field notes of live use, read 2026-11-22. What no
-source tells is marked UNCONFIRMED where it stands: the body of a 404 and of a 409, PATCH of ``address``, empty texts.
+source tells is marked UNCONFIRMED where it stands: the body of a 404 and of a 409, PATCH of ``address``, empty texts,
+PATCH of a deleted appointment, how several e-mails of a customer are shown in one text.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from crmbridge.core.wire import HttpResponse
 from crmbridge.drivers.tekmetric.emulated_desk import API, EmulatedDesk, digits, moment, shown, stamp
@@ -32,10 +33,11 @@ ESTIMATE, WORKING, COMPLETE = (
 class TekmetricEmulator(EmulatedDesk):
     """Customers, vehicles, appointments and repair orders of the shops."""
 
+    changes_deleted: ClassVar[bool] = True
+
     def seed(self) -> None:
         super().seed()
-        self._by_phone: dict[tuple[int, str], set[int]] = {}
-        self.customers.index("email", lambda text: str(text).lower())
+        self._by_contact: dict[tuple[int, str], set[int]] = {}
         for number, shop in enumerate((791, 792, 900)):
             fields = {
                 "shopId": shop,
@@ -116,9 +118,9 @@ class TekmetricEmulator(EmulatedDesk):
         row, given = self.row(call, self.customers), self.body(call)
         self._check_customer(given, {})
         self._check_twin(given, row.fields["shopId"], row.id)
-        self._forget_phones(row)
+        self._forget_contacts(row)
         row = self.customers.update(row.id, self._stored_customer(given, row.fields["shopId"]))
-        self._remember_phones(row)
+        self._remember_contacts(row)
         return self.envelope("SUCCESS", "Customer created", shown(row))
 
     def _check_customer(self, given: dict[str, Any], required: dict[str, str]) -> None:
@@ -134,13 +136,9 @@ class TekmetricEmulator(EmulatedDesk):
 
     def _check_twin(self, given: dict[str, Any], shop: int, own: int | None) -> None:
         """By e-mail or phone, per shop."""
-        for email in given.get("email") or ():
-            if any(
-                row.id != own and row.fields["shopId"] == shop for row in self.customers.find("email", email)
-            ):
-                raise Refusal(self._twin_answer())
-        for one in given.get("phones") or ():
-            if self._by_phone.get((shop, digits(one.get("number"))), set()) - {own}:
+        numbers = [digits(one.get("number")) for one in given.get("phones") or ()]
+        for contact in (*(email.lower() for email in given.get("email") or ()), *numbers):
+            if self._by_contact.get((shop, contact), set()) - {own}:
                 raise Refusal(self._twin_answer())
 
     def _twin_answer(self) -> HttpResponse:
@@ -158,7 +156,7 @@ class TekmetricEmulator(EmulatedDesk):
         kind = {"customerType": {"id": 1, "code": "PERSON ", "name": "Person"}, "okForMarketing": True}
         fields = {"shopId": given["shopId"], **empty, **kind, "deletedDate": None}
         row = self.customers.insert({**fields, **self._stored_customer(given, given["shopId"])})
-        self._remember_phones(row)
+        self._remember_contacts(row)
         return row
 
     def _stored_customer(self, given: dict[str, Any], shop: int) -> dict[str, Any]:
@@ -182,13 +180,13 @@ class TekmetricEmulator(EmulatedDesk):
             kept["address"] = {name: address.get(name) for name in ADDRESS}
         return kept
 
-    def _remember_phones(self, row: Row[int]) -> None:
-        for one in row.fields["phone"]:
-            self._by_phone.setdefault((row.fields["shopId"], one["number"]), set()).add(row.id)
+    def _remember_contacts(self, row: Row[int]) -> None:
+        for contact in _contacts(row):
+            self._by_contact.setdefault((row.fields["shopId"], contact), set()).add(row.id)
 
-    def _forget_phones(self, row: Row[int]) -> None:
-        for one in row.fields["phone"]:
-            self._by_phone.get((row.fields["shopId"], one["number"]), set()).discard(row.id)
+    def _forget_contacts(self, row: Row[int]) -> None:
+        for contact in _contacts(row):
+            self._by_contact.get((row.fields["shopId"], contact), set()).discard(row.id)
 
     # -- vehicles and repair orders ------------------------------------------------------------------------
 
@@ -263,7 +261,7 @@ class TekmetricEmulator(EmulatedDesk):
 
     @route("PATCH", f"{API}/appointments/{{id}}", operation="appointments.update")
     def update_appointment(self, call: Incoming) -> HttpResponse:
-        row = self.row(call, self.appointments)
+        row = self.row(call, self.appointments, with_deleted=self.changes_deleted)
         fields = self._stored_appointment(self.body(call), row.fields["shopId"])
         return self.envelope(
             "SUCCESS", "Appointment Updated", shown(self.appointments.update(row.id, fields))
@@ -306,6 +304,11 @@ class TekmetricEmulator(EmulatedDesk):
         if ride:
             kept["rideOption"] = {"id": RIDES[ride][0], "code": RIDES[ride][1], "name": ride.title()}
         return kept
+
+
+def _contacts(row: Row[int]) -> list[str]:
+    emails = (row.fields["email"] or "").lower().split(", ")
+    return [*filter(None, emails), *(one["number"] for one in row.fields["phone"])]
 
 
 def _by_ids(call: Incoming, *names: str) -> Callable[[dict[str, Any]], bool]:

@@ -112,7 +112,9 @@ OBJECTS = {
             Operation.UPDATE: _MERGE,
             Operation.UPSERT: NEVER("an appointment has no natural key", DOCS),
             Operation.DELETE: LIMITED("soft: Tekmetric keeps the appointment, marked as deleted"),
-            Operation.ERASE: LIMITED("soft: its texts are emptied, then it is marked as deleted"),
+            Operation.ERASE: LIMITED(
+                "soft: its texts are emptied, then it is marked as deleted; a refusal gives the shop the task"
+            ),
             Operation.CHANGES: _NO_FEED,
         },
         calls={
