@@ -133,7 +133,7 @@ async def test_callback_when_loaded_again_or_forged_then_refused(site: Site) -> 
         await begin(page, emulator, FIRST)
         other = await site.page()
         form = page.locator("form")
-        fields = {
+        fields: dict[str, str | float | bool] = {
             await each.get_attribute("name") or "": await each.get_attribute("value") or ""
             for each in await form.locator("input, button:first-of-type").all()
         }

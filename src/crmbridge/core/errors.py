@@ -224,7 +224,9 @@ class GateClosed(CrmError):
 
     code = "gate_closed"
     http_status = 403
-    default_fix = Fix("open_gate", "Record the BAA and the compliance review: `crmbridge tenants gate TENANT`.")
+    default_fix = Fix(
+        "open_gate", "Record the BAA and the compliance review: `crmbridge tenants gate TENANT`."
+    )
 
 
 class EgressRefused(CrmError):
