@@ -43,7 +43,42 @@ _NEVER = re.compile("[\x00-\x1f\x7f\\\\\ud800-\udfff]")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _NUMBER = re.compile(r"[+-]?\d{1,24}(?:\.\d{1,20})?", re.ASCII)
 RESERVED = frozenset(
-    ["and", "as", "asc", "between", "by", "case", "date", "default", "desc", "external", "from", "group", "having", "in", "index", "is", "join", "key", "like", "limit", "not", "null", "offset", "on", "or", "order", "select", "set", "table", "time", "union", "user", "values", "where"]
+    [
+        "and",
+        "as",
+        "asc",
+        "between",
+        "by",
+        "case",
+        "date",
+        "default",
+        "desc",
+        "external",
+        "from",
+        "group",
+        "having",
+        "in",
+        "index",
+        "is",
+        "join",
+        "key",
+        "like",
+        "limit",
+        "not",
+        "null",
+        "offset",
+        "on",
+        "or",
+        "order",
+        "select",
+        "set",
+        "table",
+        "time",
+        "union",
+        "user",
+        "values",
+        "where",
+    ]
 )
 """Words that COQL takes for its own where a field bears one as its name (Zoho's answers tell it of ``External``)."""
 _COMPARISONS = frozenset({"=", "!=", "<", "<=", ">", ">="})
