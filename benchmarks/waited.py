@@ -13,7 +13,7 @@ import json
 import uuid
 
 from benchmarks.accept import START
-from benchmarks.house import free_port, prepared, process, tenant_with
+from benchmarks.house import free_port, prepared, process, tenant_with, unmetered
 from benchmarks.load import burst, percentile
 from crmbridge.drivers import load_emulator
 
@@ -28,7 +28,7 @@ async def measure(rounds: int, requests: int) -> dict[str, float]:
     provider = free_port(28000)
     twin = kind()
     twin.base_url = f"http://127.0.0.1:{provider}"
-    form = {**twin.settings(), **twin.secrets()}
+    form = unmetered({**twin.settings(), **twin.secrets()})
     bearer = twin.secrets()
     async with prepared() as house:
         environment = house.environment

@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from crmbridge.services import Services
+    from crmbridge.services.operators import Oidc
+    from crmbridge.services.vault import Vault
     from crmbridge.settings import Settings
+    from crmbridge.toolkit.egress import Egress
 
 # All else is imported where it is used: `crmbridge --help` and the commands that only call a server stay quick.
 
@@ -30,6 +33,7 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
     Raises MasterKeyMissing before anything starts, DatabaseUnavailable, DatabaseMisconfigured (a superuser, an
     owner or a BYPASSRLS role; migrations that are not applied).
     """
+    from crmbridge import metrics, tracing
     from crmbridge._version import __version__
     from crmbridge.db.jobs import PgQueuerJobs
     from crmbridge.db.pool import Database
@@ -45,10 +49,14 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
     from crmbridge.services.operators import Operators
     from crmbridge.services.tenants import Tenants
     from crmbridge.services.vault import Vault, provider_from
+    from crmbridge.services.watch import Watch
     from crmbridge.toolkit.egress import Egress, EgressPolicy
 
     provider = provider_from(settings)
     async with AsyncExitStack() as stack:
+        if settings.traces:
+            tracing.start()
+            stack.callback(tracing.stop)
         app_dsn, scheduler_dsn = await _database(settings, stack)
         db = await Database.open(
             app_dsn,
@@ -64,15 +72,15 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
         jobs = await PgQueuerJobs.open(scheduler_dsn)
         stack.push_async_callback(jobs.close)
         policy = EgressPolicy(allow=settings.egress_allow)
-        egress = Egress(policy, user_agent=f"crmbridge/{__version__}")
+        egress = Egress(policy, user_agent=f"crmbridge/{__version__}", on_refused=metrics.note_egress_refusal)
         stack.push_async_callback(egress.close)
 
         audit = AuditLog(db)
         stack.push_async_callback(audit.close)
         incidents = Incidents(db, audit)
-        operators = Operators(db, audit)
         vault = Vault(db, provider)
         await vault.installation()
+        operators = Operators(db, audit, oidc=_oidc(settings, vault, egress))
         tenants = Tenants(db, audit, vault.create_tenant_keys)
         oauth = OAuth(db=db, audit=audit, vault=vault, egress=egress, base_url=settings.base_url)
         mapping = Mapping(db, audit)
@@ -107,7 +115,35 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
             mapping=mapping,
             connections=connections,
             delivery=delivery,
+            watch=Watch(
+                db=db,
+                vault=vault,
+                jobs=jobs,
+                connections=connections,
+                delivery=delivery,
+                incidents=incidents,
+                data_dir=settings.data_dir if settings.is_embedded else None,
+                token=settings.metrics_token,
+            ),
         )
+
+
+def _oidc(settings: Settings, vault: Vault, egress: Egress) -> Oidc | None:
+    """Sign-in of operators elsewhere, when it is set up."""
+    from crmbridge.services.operators import Oidc
+
+    if not settings.oidc_issuer:
+        return None
+    return Oidc(
+        issuer=settings.oidc_issuer,
+        client_id=settings.oidc_client_id,
+        client_secret=settings.oidc_client_secret,
+        redirect_uri=f"{settings.base_url}/admin/oidc/callback",
+        label=settings.oidc_name,
+        is_required=settings.oidc_required,
+        seals=vault,
+        transport=egress,
+    )
 
 
 async def _database(settings: Settings, stack: AsyncExitStack) -> tuple[str, str]:
@@ -245,7 +281,7 @@ async def work(settings: Settings) -> None:
     from crmbridge.worker.run import work as run
 
     async with running_services(settings) as services:
-        await run(services)
+        await run(services, host=settings.host, port=settings.worker_port)
 
 
 async def _announce(server: Any, settings: Settings) -> None:

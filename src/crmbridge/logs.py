@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import traceback
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from enum import Enum
@@ -18,12 +19,24 @@ from typing import Any, TextIO
 import msgspec
 import structlog
 
+from crmbridge.core.errors import CrmError
 from crmbridge.core.secret import Secret
 
-__all__ = ["bind_request", "configure_logs", "get_logger", "mask", "mask_tree", "redact_event"]
+__all__ = [
+    "add_trace",
+    "bind_request",
+    "configure_logs",
+    "describe_exception",
+    "get_logger",
+    "mask",
+    "mask_tree",
+    "redact_event",
+]
 
 MAX_TEXT_CHARACTERS = 8000
 MAX_DEPTH = 6
+MAX_CHAIN = 5
+_TELLING = (CrmError, AttributeError, ImportError, NameError, NotImplementedError, TypeError)
 
 _SECRET_NAMES = re.compile(
     r"passw|secret|token|authori[sz]ation|cookie|api_?key|master_?key|private_?key|^dsn$|database_url", re.I
@@ -161,6 +174,33 @@ def redact_event(logger: Any, method: str, event: MutableMapping[str, Any]) -> d
     return redacted
 
 
+def add_trace(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """The structlog processor: the ids of the current span, where the process traces."""
+    trace = sys.modules.get("opentelemetry.trace")
+    if trace is not None:
+        context = trace.get_current_span().get_span_context()
+        if context.is_valid:
+            event["trace_id"], event["span_id"] = f"{context.trace_id:032x}", f"{context.span_id:016x}"
+    return event
+
+
+def describe_exception(exc_info: Any) -> str:
+    """A traceback without local variables, and without the messages that may repeat what somebody sent: those of
+    ``ValueError``, of the database and the like. Our own errors, whose texts hold no content, and the interpreter's
+    complaints about our code keep theirs."""
+    error: BaseException | None = exc_info[1]
+    parts: list[str] = []
+    while error is not None and len(parts) < MAX_CHAIN:
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        told = str(error) if isinstance(error, _TELLING) else "message withheld"
+        code = getattr(error, "sqlstate", None) or ""
+        name = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
+        parts.append(f"Traceback (most recent call last):\n{frames}{name}: {code}{' ' if code else ''}{told}")
+        inner = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else None
+        error = inner or error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return "\n\nwhich came of:\n\n".join(parts)
+
+
 def configure_logs(format: str = "auto", level: str = "info", stream: TextIO | None = None) -> None:
     """Send structlog and the standard library's loggers to ``stream`` (standard error), one way for all.
 
@@ -170,6 +210,7 @@ def configure_logs(format: str = "auto", level: str = "info", stream: TextIO | N
     is_console = format == "console" or (format == "auto" and out.isatty())
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
+        add_trace,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -186,7 +227,7 @@ def configure_logs(format: str = "auto", level: str = "info", stream: TextIO | N
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
+                structlog.processors.ExceptionRenderer(describe_exception),
                 redact_event,
                 renderer,
             ],

@@ -116,6 +116,35 @@ def _parse_public_url(text: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
+def _parse_issuer(text: str) -> str:
+    expected = (
+        "the issuer as the provider writes it: an https URL (http for localhost) without query or user name"
+    )
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:
+        raise _Bad(expected) from None
+    is_local = parts.hostname in ("localhost", "127.0.0.1", "::1")
+    is_plain = re.fullmatch(r"[\x21-\x7e]{1,500}", text) and not (
+        parts.query or parts.fragment or parts.username
+    )
+    if (
+        not (parts.scheme == "https" or (parts.scheme == "http" and is_local))
+        or not parts.hostname
+        or not is_plain
+    ):
+        raise _Bad(expected)
+    # Kept to the letter, a slash at the end included: tokens carry it so.
+    return text
+
+
+def _parse_line(text: str) -> str:
+    if len(text) > 60 or not text.isprintable():
+        raise _Bad("one line of at most 60 characters")
+    return text
+
+
 def _parse_hosts(text: str) -> tuple[str, ...]:
     entries = tuple(entry.strip().lower() for entry in text.split(",") if entry.strip())
     if any(re.fullmatch(r"[a-z0-9._:\[\]-]+(/[0-9]{1,3})?", entry) is None for entry in entries):
@@ -143,6 +172,8 @@ _PATH = _Kind("a path", _parse_path, lambda path: "" if path is None else str(pa
 _POSTGRES = _Kind("a PostgreSQL URL", _parse_postgres)
 _SWITCH = _Kind("true or false", _parse_switch, lambda value: "true" if value else "false")
 _PUBLIC_URL = _Kind("a URL", _parse_public_url)
+_ISSUER = _Kind("a URL", _parse_issuer)
+_LINE = _Kind("text", _parse_line)
 _NETWORKS = _Kind("a comma list of IP addresses or CIDR networks", _parse_networks, ",".join)
 _HOSTS = _Kind("a comma list of host, host:port or CIDR", _parse_hosts, ",".join)
 
@@ -223,6 +254,31 @@ class Settings:
         "console counts tries by that address.",
         example="127.0.0.1,10.0.0.0/24",
     )
+    oidc_issuer: str = _setting(
+        _ISSUER,
+        "",
+        "Sign-in of operators by OpenID Connect: the issuer, to the letter. Empty: passwords only.",
+        example="https://login.example.com",
+    )
+    oidc_client_id: str = _setting(
+        _TEXT, "", "Client id of this server at the OpenID provider.", example="crmbridge"
+    )
+    oidc_client_secret: Secret = _setting(  # noqa: RUF009 - a dataclass field
+        _SECRET,
+        Secret(""),
+        "Client secret of this server at the OpenID provider.",
+        example="CLIENT_SECRET",
+        is_secret=True,
+    )
+    oidc_name: str = _setting(
+        _LINE, "Single sign-on", "Text of the button on the sign-in page.", example="Sign in with Example"
+    )
+    oidc_required: bool = _setting(
+        _SWITCH,
+        False,
+        "Set to true to shut sign-in by password while OpenID Connect is set up.",
+        example="true",
+    )
     egress_allow: tuple[str, ...] = _setting(
         _HOSTS,
         (),
@@ -249,6 +305,25 @@ class Settings:
     )
     shutdown_seconds: int = _setting(
         _between(0, 600), 20, "Longest wait for running requests and drains when stopping.", example="20"
+    )
+    metrics_token: Secret = _setting(  # noqa: RUF009 - a dataclass field
+        _SECRET,
+        Secret(""),
+        "Bearer token that `/metrics` asks for. Empty: only clients on this machine may read it.",
+        example="32_RANDOM_CHARACTERS",
+        is_secret=True,
+    )
+    worker_port: int = _setting(
+        _between(0, 65535),
+        0,
+        "Port where `crmbridge worker` answers `/healthz`, `/readyz` and `/metrics`. 0: none.",
+        example="8701",
+    )
+    traces: bool = _setting(
+        _SWITCH,
+        False,
+        "Send traces by OTLP to where OTEL_EXPORTER_OTLP_ENDPOINT points; needs `pip install crmbridge[otel]`.",
+        example="true",
     )
     log_format: str = _setting(
         _one_of("auto", "console", "json"), "auto", "auto: console on a terminal, else json.", example="json"
@@ -330,6 +405,18 @@ def _contradictions(values: Mapping[str, Any]) -> list[FieldError]:
                 f"{PREFIX}MASTER_KEY and {PREFIX}MASTER_KEY_FILE are both set. Unset one of them.",
             )
         )
+    together = ("oidc_issuer", "oidc_client_id", "oidc_client_secret")
+    if any(values.get(name) for name in (*together, "oidc_required")):
+        for name in together:
+            if name not in values:
+                variable = PREFIX + name.upper()
+                problems.append(
+                    FieldError(
+                        variable,
+                        f"{variable} is missing: sign-in by OpenID Connect needs the issuer, the client id and the "
+                        "client secret.",
+                    )
+                )
     return problems
 
 

@@ -56,6 +56,8 @@ def test_routes_when_walked_then_each_has_a_declared_role_and_sign_in_is_open(ho
     # A connect link is for somebody at the tenant, who is no operator; its token is what lets in.
     assert {path for (_, path), role in declared.items() if role == OPEN} <= {
         "/admin/sign-in",
+        "/admin/oidc",
+        "/admin/oidc/callback",
         "/connect/{token:str}",
     }
     assert len(declared) == len(ROUTES)

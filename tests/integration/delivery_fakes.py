@@ -24,6 +24,7 @@ from crmbridge.db.pool import Database
 from crmbridge.services.audit.model import AuditEntry
 from crmbridge.services.audit.service import AuditLog
 from crmbridge.services.connections.model import Intent, Sent
+from crmbridge.services.connections.routing import Role, Route
 from crmbridge.services.delivery.model import Accepted, Limits, TargetState, WriteView
 from crmbridge.services.delivery.service import Delivery
 from crmbridge.services.incidents.service import Incidents
@@ -187,6 +188,9 @@ class FakeConnection:
         if not self.supports(obj, operation).is_usable:
             raise refuse(self.manifest, obj, operation)
 
+    def get_ready(self) -> None:
+        """There is no budget to fetch."""
+
     def batch_size(self, obj: Object, operation: Operation) -> int:
         return self.manifest.batch_size(obj, operation)
 
@@ -230,6 +234,18 @@ class FakeConnections:
     def __init__(self) -> None:
         self.open_ones: dict[tuple[UUID, str], FakeConnection] = {}
         self.closed: CrmError | None = None
+        self.also: list[str] = []
+        self.routing = self
+
+    async def of(self, tenant_id: UUID, obj: Object) -> tuple[Route, ...]:
+        """Everything goes to the primary, and to those named in ``also``."""
+        names = [name for name in ("primary", *self.also) if (tenant_id, name) in self.open_ones]
+        if not names:
+            raise self.closed or NotConfigured("no connection")
+        return tuple(
+            Route(self.open_ones[tenant_id, name].id, name, Role.ALSO if name in self.also else Role.PRIMARY)
+            for name in names
+        )
 
     async def open(
         self, tenant_id: UUID, *, name: str = "primary", connection_id: UUID | None = None

@@ -375,3 +375,21 @@ async def test_wait_when_alone_on_an_idle_lane_then_marked_in_the_transaction_th
     assert marks == []
     attempts = await house.fetch("select number from attempts")
     assert [row["number"] for row in attempts] == [1]
+
+
+async def test_wait_when_another_process_takes_the_lane_first_then_told_soon_after_it_delivers(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = await build(database)
+    there = await build(database, tenant_id=here.tenant.id, connection_id=here.connection.id)
+
+    async def robbed(*_: Any) -> None:
+        await there.drain()
+
+    monkeypatch.setattr(store, "take", robbed)
+    began = asyncio.get_running_loop().time()
+    accepted = await here.accept(customer(), wait_seconds=5)
+    assert accepted.targets[0].state is TargetState.APPLIED
+    assert asyncio.get_running_loop().time() - began < 2
+    for house in (here, there):
+        await house.delivery.close()

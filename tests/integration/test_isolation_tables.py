@@ -27,6 +27,7 @@ EXEMPT = {
     "oauth_apps": "the installation's OAuth apps, sealed under the installation key; the scheduler role's only",
     "operators": "people of whoever runs crmbridge, for all tenants; the scheduler role's only",
     "operator_sessions": "their sign-ins, token hashes only; the scheduler role's only",
+    "operator_flows": "hashes of states that were used; the scheduler role's only",
 }
 
 # What the scheduler role may read across tenants: no customer content in any of them.
@@ -40,6 +41,7 @@ OPEN_TO_SCHEDULER = {
     "oauth_apps": "no tenant",
     "operators": "no tenant",
     "operator_sessions": "no tenant",
+    "operator_flows": "no tenant",
 }
 
 # The app role may add to these and read them, and never change or remove a row.

@@ -54,6 +54,35 @@ def test_values_when_set_then_typed() -> None:
     assert settings.master_key_file == Path("~/master.key").expanduser()
 
 
+def test_oidc_when_set_then_the_issuer_is_kept_to_the_letter() -> None:
+    settings = read(
+        OIDC_ISSUER="https://login.example.com/realms/one/",
+        OIDC_CLIENT_ID="crmbridge",
+        OIDC_CLIENT_SECRET="hunter2hunter2",
+        OIDC_REQUIRED="yes",
+    )
+    assert settings.oidc_issuer == "https://login.example.com/realms/one/"
+    assert settings.oidc_required and settings.oidc_name == "Single sign-on"
+    assert "hunter2" not in repr(settings)
+    assert read(OIDC_REQUIRED="false").oidc_issuer == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ({"OIDC_ISSUER": "https://login.example.com"}, {"OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET"}),
+        ({"OIDC_CLIENT_ID": "a", "OIDC_CLIENT_SECRET": "b"}, {"OIDC_ISSUER"}),
+        ({"OIDC_REQUIRED": "true"}, {"OIDC_ISSUER", "OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET"}),
+    ],
+)
+def test_oidc_when_half_is_set_then_the_missing_ones_are_named(
+    given: dict[str, str], missing: set[str]
+) -> None:
+    with pytest.raises(SettingRefused) as caught:
+        read(**given)
+    assert {problem.field for problem in caught.value.fields} == {PREFIX + name for name in missing}
+
+
 def test_empty_value_when_set_then_counts_as_not_set() -> None:
     assert read(PORT=" ", DATABASE_URL="").port == 8700
 
@@ -73,6 +102,11 @@ def test_empty_value_when_set_then_counts_as_not_set() -> None:
         ("EGRESS_ALLOW", "https://odoo.internal"),
         ("EGRESS_ALLOW", "a b"),
         ("LOG_LEVEL", "loud"),
+        ("OIDC_ISSUER", "http://login.example.com"),
+        ("OIDC_ISSUER", "https://login.example.com/?tenant=one"),
+        ("OIDC_ISSUER", "https://user@login.example.com"),
+        ("OIDC_ISSUER", "login.example.com"),
+        ("OIDC_NAME", "n" * 61),
         ("PREPARED_STATEMENTS", "maybe"),
     ],
 )
@@ -137,6 +171,9 @@ def test_describe_settings_when_read_back_then_every_example_parses() -> None:
         values = {fact.variable: fact.example}
         if "DATABASE" in fact.variable:
             values[f"{PREFIX}DATABASE_URL"] = values[f"{PREFIX}DATABASE_SCHEDULER_URL"] = DSN
+        if "OIDC" in fact.variable:
+            others = {other.variable: other.example for other in facts if "OIDC" in other.variable}
+            values = {**others, **values}
         Settings.from_environment({"HOME": "/h", **values})
 
 

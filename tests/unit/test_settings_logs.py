@@ -172,3 +172,58 @@ def test_level_when_info_then_debug_is_silent(out: io.StringIO) -> None:
     configure_logs("json", "info", out)
     get_logger("t").debug("x")
     assert out.getvalue() == ""
+
+
+def test_traceback_when_its_message_repeats_what_somebody_sent_then_withheld(out: io.StringIO) -> None:
+    person = " ".join(("Layla", "Haddad"))
+
+    def read(fields: dict[str, str]) -> int:
+        return int(fields["last_name"])
+
+    try:
+        try:
+            read({"last_name": person})
+        except ValueError:
+            raise KeyError(person) from None
+    except KeyError:
+        get_logger("t").exception("failed")
+    logging.getLogger("asyncpg").error("lost", exc_info=ValueError(person))
+    try:
+        raise ExceptionGroup(person, [RuntimeError(person)])
+    except ExceptionGroup:
+        get_logger("t").exception("failed")
+    assert person not in out.getvalue()
+    first, second, third = (event["exception"] for event in lines(out))
+    assert first.endswith("KeyError: message withheld") and "raise KeyError" in first
+    assert second.endswith("ValueError: message withheld")
+    assert "RuntimeError: message withheld" in third
+
+
+def test_traceback_when_the_error_is_ours_or_about_our_code_then_its_message_is_told(
+    out: io.StringIO,
+) -> None:
+    from crmbridge.core.errors import NotConfigured
+
+    for error in (NotConfigured("There is no master key."), AttributeError("no attribute 'sned'")):
+        try:
+            raise ValueError("a person") from error
+        except ValueError:
+            get_logger("t").exception("failed")
+    told = [event["exception"] for event in lines(out)]
+    assert "which came of" in told[0] and "There is no master key." in told[0]
+    assert "no attribute 'sned'" in told[1]
+
+
+def test_trace_id_when_a_span_is_current_then_on_every_event(out: io.StringIO) -> None:
+    from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
+
+    context = SpanContext(0xA1, 0xB2, is_remote=False, trace_flags=TraceFlags(1))
+    get_logger("t").info("before")
+    with use_span(NonRecordingSpan(context)):
+        get_logger("t").info("within")
+        logging.getLogger("asyncpg").warning("within")
+    before, *within = lines(out)
+    assert "trace_id" not in before
+    assert [(event["trace_id"], event["span_id"]) for event in within] == [
+        ("000000000000000000000000000000a1", "00000000000000b2")
+    ] * 2

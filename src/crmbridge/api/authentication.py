@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from structlog.contextvars import bind_contextvars
+
+from crmbridge import tracing
 from crmbridge.core.errors import AuthError, CrmError, Fix, NotFound
 from crmbridge.core.records import Object
 
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Caller",
     "add_request_id",
+    "bind_request",
     "caller",
     "object_named",
     "request_id_of",
@@ -31,6 +35,17 @@ def request_id_of(scope: Any) -> str:
         wish = next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
         known = state["request_id"] = _sane(wish) if wish else uuid4().hex
     return known
+
+
+def bind_request(scope: Any) -> str:
+    """Put the request's id, and the trace id that the caller sent, on all that is logged of it; answers the id."""
+    request_id = request_id_of(scope)
+    traceparent = next((value for name, value in scope["headers"] if name == b"traceparent"), None)
+    if traceparent is not None and (trace_id := tracing.trace_id_in(traceparent)):
+        bind_contextvars(request_id=request_id, trace_id=trace_id)
+    else:
+        bind_contextvars(request_id=request_id)
+    return request_id
 
 
 async def add_request_id(message: Any, scope: Any) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import date
-from typing import Any, Literal
+from datetime import date, datetime
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -14,9 +14,11 @@ __all__ = [
     "AppBody",
     "BatchBody",
     "BatchItem",
+    "CancelBody",
     "ConnectBody",
     "ConnectLinkBody",
     "ConsentBody",
+    "DiscardBody",
     "GateBody",
     "ImportBody",
     "KeyBody",
@@ -25,6 +27,7 @@ __all__ = [
     "PatchBody",
     "RecordBody",
     "RedriveBody",
+    "RoutesBody",
     "SearchBody",
     "TenantBody",
 ]
@@ -165,9 +168,43 @@ class ImportBody(_Body):
     object: str
 
 
+class RoutesBody(_Body):
+    """What a connection is for objects: ``{"lead": "also"}``; ``all`` names those not named, the others stay."""
+
+    routes: dict[str, str]
+
+
 class RedriveBody(_Body):
-    """Which dead letters and parked writes to try again."""
+    """Which dead letters and parked writes to try again.
+
+    ``limit`` takes so many, the oldest first, and the answer says how many are ``left``; ``until`` of that answer goes
+    into the next call, so that what fails anew meanwhile is not taken twice.
+    """
 
     state: Literal["dead_letter", "parked"] = "dead_letter"
     object: str = ""
     import_id: UUID | None = None
+    connection: str = ""
+    code: str = ""
+    since: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=100_000)] | None = None
+    until: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+
+
+class DiscardBody(RedriveBody):
+    """Which of them to give up for good, and why."""
+
+    reason: str = ""
+
+
+class CancelBody(_Body):
+    """Which writes that still wait to take back; without a state those accepted and those that are retried."""
+
+    state: Literal["", "accepted", "retrying"] = ""
+    object: str = ""
+    import_id: UUID | None = None
+    connection: str = ""
+    code: str = ""
+    since: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=100_000)] | None = None
+    until: Annotated[datetime, msgspec.Meta(tz=True)] | None = None

@@ -11,6 +11,7 @@ from litestar import MediaType, Request, Response
 from litestar.exceptions import HTTPException
 from litestar.exceptions import ValidationException as BadBody
 
+from crmbridge import metrics
 from crmbridge.api.authentication import request_id_of
 from crmbridge.core.errors import CrmError, NotFound, ValidationError
 from crmbridge.core.errors import FieldError as Field
@@ -30,6 +31,7 @@ class TooLarge(ValidationError):
 def problem(error: CrmError, request_id: str, **extra: Any) -> Response[Any]:
     """One error as a response; Retry-After is set when the error knows it."""
     error.request_id = error.request_id or request_id
+    metrics.note_refusal(error.code, error.http_status)
     body = {
         "type": f"urn:crmbridge:error:{error.code}" + (f":{error.subcode}" if error.subcode else ""),
         "title": error.code.replace("_", " "),
@@ -74,15 +76,19 @@ def _on_http_exception(request: Request[Any, Any, Any], error: HTTPException) ->
     if error.status_code == HTTPStatus.BAD_REQUEST:
         return _on_bad_body(request, error)
     refusal = ValidationError(HTTPStatus(error.status_code).phrase)
-    answer = problem(refusal, request_id_of(request.scope))
-    answer.status_code = error.status_code
-    answer.content["status"] = error.status_code
-    return answer
+    refusal.http_status = error.status_code
+    return problem(refusal, request_id_of(request.scope))
 
 
 def _on_anything(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
     request_id = request_id_of(request.scope)
-    _log.error("request.failed", kind=type(error).__name__, path=request.scope["path"], exc_info=error)
+    metrics.note_refusal("internal", 500)
+    _log.error(
+        "request.failed",
+        kind=type(error).__name__,
+        route=request.scope.get("path_template", ""),
+        exc_info=error,
+    )
     body = {
         "type": "urn:crmbridge:error:internal",
         "title": "internal error",

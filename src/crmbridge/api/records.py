@@ -46,10 +46,11 @@ async def _write(
     import_id: UUID | None = None,
 ) -> Response[Any]:
     if mode == "plan":
-        opened = await services.connections.open(tenant.id, name=connection or "primary")
-        links = {name: reference.get("remote_id", "") for name, reference in intent.links.items()}
-        write = opened.map(intent, target_id=UUID(int=0), links=links)
-        return Response({"driver": opened.driver, "payload": opened.preview(write)}, status_code=200)
+        first, *others = await services.delivery.reading.plan(tenant, intent, connection)
+        plan: dict[str, Any] = {"driver": first.driver, "payload": first.payload}
+        if others:
+            plan["also"] = msgspec.to_builtins(others)
+        return Response(plan, status_code=200)
     seconds = seconds_to_wait(prefer)
     accepted = await services.delivery.accept(
         who.actor,
@@ -59,7 +60,7 @@ async def _write(
         request_id=who.request_id,
         import_id=import_id,
         wait_seconds=seconds,
-        connections=(connection or "primary",),
+        connections=(connection,) if connection else (),
     )
     return answer_accepted(accepted, intent.operation, seconds > 0, who.request_id)
 
@@ -162,12 +163,12 @@ class RecordRoutes(Controller):
         tenant: FromPath[str],
         object_name: FromPath[str],
         remote_id: FromPath[str],
-        connection: FromQuery[str] = "primary",
+        connection: FromQuery[str] = "",
     ) -> Record:
         obj = object_named(object_name)
         found = await tenant_of(services, who, tenant)
         who.require("read")
-        opened = await services.connections.open(found.id, name=connection)
+        opened = await services.connections.routing.open(found.id, obj, connection)
         return await opened.get(obj, remote_id, actor=who.actor, request_id=who.request_id)
 
     @get("/records/{object_name:str}", summary="Records by last change, newest first")
@@ -180,12 +181,12 @@ class RecordRoutes(Controller):
         since: FromQuery[str] = "",
         cursor: FromQuery[str] = "",
         limit: FromQuery[int] = 50,
-        connection: FromQuery[str] = "primary",
+        connection: FromQuery[str] = "",
     ) -> dict[str, Any]:
         obj = object_named(object_name)
         found = await tenant_of(services, who, tenant)
         who.require("read")
-        opened = await services.connections.open(found.id, name=connection)
+        opened = await services.connections.routing.open(found.id, obj, connection)
         page = await opened.list_recent(
             obj, since=since, cursor=cursor, limit=_limit(limit), actor=who.actor, request_id=who.request_id
         )
@@ -203,7 +204,7 @@ class RecordRoutes(Controller):
         tenant: FromPath[str],
         object_name: FromPath[str],
         data: JSONBody[SearchBody],
-        connection: FromQuery[str] = "primary",
+        connection: FromQuery[str] = "",
     ) -> dict[str, Any]:
         obj = object_named(object_name)
         found = await tenant_of(services, who, tenant)
@@ -213,7 +214,7 @@ class RecordRoutes(Controller):
                 "equals", "needs at least one slot, or give text; to list all, GET the records"
             )
             raise ValidationError("The search is empty.", fields=(problem,))
-        opened = await services.connections.open(found.id, name=connection)
+        opened = await services.connections.routing.open(found.id, obj, connection)
         page = await opened.search(
             obj,
             data.equals,
@@ -232,14 +233,14 @@ class RecordRoutes(Controller):
         who: Who,
         tenant: FromPath[str],
         data: JSONBody[LookupBody],
-        connection: FromQuery[str] = "primary",
+        connection: FromQuery[str] = "",
     ) -> dict[str, Any]:
         found = await tenant_of(services, who, tenant)
         who.require("read")
         if not data.phone and not data.email:
             problem = FieldError("phone", "give phone or email")
             raise ValidationError("There is nothing to look up.", fields=(problem,))
-        opened = await services.connections.open(found.id, name=connection)
+        opened = await services.connections.routing.open(found.id, Object.CUSTOMER, connection)
         records = await opened.lookup(
             phone=data.phone, email=data.email, actor=who.actor, request_id=who.request_id
         )
@@ -274,7 +275,7 @@ class RecordRoutes(Controller):
             priority=1 if data.import_id else 0,
             request_id=who.request_id,
             import_id=data.import_id,
-            connections=(connection or "primary",),
+            connections=(connection,) if connection else (),
         )
         return {"results": [_batch_answer(answer) for answer in answers]}
 

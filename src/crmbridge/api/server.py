@@ -9,19 +9,19 @@ from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
-from structlog.contextvars import bind_contextvars
 
 from crmbridge._version import __version__
-from crmbridge.api.authentication import Caller, add_request_id, caller, request_id_of
+from crmbridge.api.authentication import Caller, add_request_id, bind_request, caller
 from crmbridge.api.catalogue import drivers
 from crmbridge.api.express import Express
 from crmbridge.api.gates import GateRoutes
-from crmbridge.api.health import healthz, readyz
+from crmbridge.api.health import healthz, metrics, readyz
 from crmbridge.api.oauth import AppRoutes, ConnectLinkRoutes, ConsentRoutes, begin, callback
 from crmbridge.api.oversight import AuditRoutes, IncidentRoutes
 from crmbridge.api.parameters import House, Who
 from crmbridge.api.problems import EXCEPTION_HANDLERS
 from crmbridge.api.records import ImportRoutes, RecordRoutes
+from crmbridge.api.routing import ConnectionRoutes
 from crmbridge.api.tenants import CredentialRoutes, MappingRoutes, TenantRoutes
 from crmbridge.api.writes import WriteRoutes
 from crmbridge.services import Services
@@ -57,17 +57,17 @@ def build_api(services: House, *, max_body_bytes: int = 1024 * 1024, debug: bool
     # Asks for `services`, although it has them at hand: dependencies that do not wait for each other are resolved in
     # a task group, which costs more than all of them.
     async def provide_caller(request: Request[Any, Any, Any], services: House) -> Caller:
-        request_id = request_id_of(request.scope)
-        bind_contextvars(request_id=request_id)
-        return await caller(services, request.headers, request_id)
+        return await caller(services, request.headers, bind_request(request.scope))
 
     app = Litestar(
         route_handlers=[
             healthz,
             readyz,
+            metrics,
             list_drivers,
             whoami,
             TenantRoutes,
+            ConnectionRoutes,
             CredentialRoutes,
             ConsentRoutes,
             ConnectLinkRoutes,

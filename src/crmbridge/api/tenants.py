@@ -93,12 +93,12 @@ class TenantRoutes(Controller):
         who: Who,
         tenant: FromPath[str],
         object_name: FromPath[str],
-        connection: FromQuery[str] = "primary",
+        connection: FromQuery[str] = "",
     ) -> dict[str, Any]:
         who.require("read")
         found = await tenant_of(services, who, tenant)
         obj = object_named(object_name)
-        opened = await services.connections.open(found.id, name=connection)
+        opened = await services.connections.routing.open(found.id, obj, connection)
         return {"fields": await opened.describe(obj, actor=who.actor, request_id=who.request_id)}
 
 

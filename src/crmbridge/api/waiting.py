@@ -65,16 +65,19 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def accepted_answer(accepted: Accepted, operation: Operation, waited: bool, request_id: str) -> Answer:
-    """202 while it is under way; 201/200 once applied; the error's own status when the CRM refused it."""
+    """202 while it is under way; 201/200 once applied; the error's own status when the CRM refused it.
+
+    Of several targets the first is the primary's, and the status speaks of it; the body shows how each stands.
+    """
     if not waited:
         return Answer(status=202, body=msgspec.json.encode(accepted))
     headers = {"Preference-Applied": "wait"}
-    states = {target.state for target in accepted.targets}
-    if states == {TargetState.APPLIED}:
+    leading = accepted.targets[0]
+    if leading.state is TargetState.APPLIED:
         is_new = operation in (Operation.CREATE, Operation.UPSERT)
         return Answer(status=201 if is_new else 200, body=msgspec.json.encode(accepted), headers=headers)
-    if TargetState.DEAD_LETTER in states:
-        error = next(t.error for t in accepted.targets if t.state is TargetState.DEAD_LETTER) or {}
+    if leading.state is TargetState.DEAD_LETTER:
+        error = leading.error or {}
         status = _STATUS_OF_CODE.get(str(error.get("code")), 502)
         refused = {
             "type": f"urn:crmbridge:error:{error.get('code', 'unavailable')}",

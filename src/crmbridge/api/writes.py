@@ -8,11 +8,13 @@ from uuid import UUID
 import msgspec
 from litestar import Controller, get, post
 
-from crmbridge.api.authentication import require_admin, tenant_of
-from crmbridge.api.bodies import RedriveBody
+from crmbridge.api.authentication import Caller, object_named, require_admin, tenant_of
+from crmbridge.api.bodies import CancelBody, DiscardBody, RedriveBody
 from crmbridge.api.parameters import FromPath, FromQuery, House, JSONBody, ObjectFilter, StateFilter, Who
 from crmbridge.core.errors import FieldError, NotFound, ValidationError
-from crmbridge.services.delivery.model import TargetState, WriteFilter
+from crmbridge.services import Services
+from crmbridge.services.delivery.model import Event, Moved, TargetState, WriteFilter
+from crmbridge.services.tenants.model import Tenant
 
 __all__ = ["WriteRoutes"]
 
@@ -32,12 +34,18 @@ class WriteRoutes(Controller):
         state_filter: StateFilter = "",
         object_filter: ObjectFilter = "",
         import_id: FromQuery[UUID | None] = None,
+        connection: FromQuery[str] = "",
         cursor: FromQuery[str] = "",
         limit: FromQuery[int] = 50,
     ) -> dict[str, Any]:
         found = await tenant_of(services, who, tenant)
         who.require("read")
-        wanted = WriteFilter(state=_state(state_filter), object=object_filter, import_id=import_id)
+        wanted = WriteFilter(
+            state=_state(state_filter),
+            object=object_filter,
+            import_id=import_id,
+            connection_id=await _connection(services, found, connection),
+        )
         page = await services.delivery.list(found.id, wanted, cursor=cursor, limit=max(1, min(limit, 200)))
         answer: dict[str, Any] = msgspec.to_builtins(page)
         answer["counts"] = await services.delivery.counts(found.id, import_id=import_id)
@@ -57,22 +65,37 @@ class WriteRoutes(Controller):
     )
     async def redrive_many(
         self, services: House, who: Who, tenant: FromPath[str], data: JSONBody[RedriveBody]
-    ) -> dict[str, int]:
-        require_admin(who)
-        found = await tenant_of(services, who, tenant)
-        wanted = WriteFilter(state=TargetState(data.state), object=data.object, import_id=data.import_id)
-        redriven = await services.delivery.redrive_many(
-            found.id, wanted, actor=who.actor, request_id=who.request_id
-        )
-        return {"redriven": redriven}
+    ) -> dict[str, Any]:
+        moved = await _steer(services, who, tenant, Event.REDRIVE, data)
+        return {"redriven": moved.moved, "left": moved.left, "until": moved.until}
+
+    @post("/discard", status_code=200, summary="Give all that match up for good (operator)")
+    async def discard_many(
+        self, services: House, who: Who, tenant: FromPath[str], data: JSONBody[DiscardBody]
+    ) -> dict[str, Any]:
+        moved = await _steer(services, who, tenant, Event.DISCARD, data, data.reason)
+        return {"discarded": moved.moved, "left": moved.left, "until": moved.until}
+
+    @post("/cancel", status_code=200, summary="Take back all that match and still wait (operator)")
+    async def cancel_many(
+        self, services: House, who: Who, tenant: FromPath[str], data: JSONBody[CancelBody]
+    ) -> dict[str, Any]:
+        moved = await _steer(services, who, tenant, Event.CANCEL, data)
+        return {"cancelled": moved.moved, "left": moved.left, "until": moved.until}
 
     @post(
         "/{write_id:uuid}/{step:str}",
         status_code=200,
-        summary="redrive, cancel or discard one write (operator)",
+        summary="redrive, cancel or discard one write, or its target on one connection (operator)",
     )
     async def move(
-        self, services: House, who: Who, tenant: FromPath[str], write_id: FromPath[UUID], step: FromPath[str]
+        self,
+        services: House,
+        who: Who,
+        tenant: FromPath[str],
+        write_id: FromPath[UUID],
+        step: FromPath[str],
+        connection: FromQuery[str] = "",
     ) -> dict[str, Any]:
         require_admin(who)
         found = await tenant_of(services, who, tenant)
@@ -80,9 +103,51 @@ class WriteRoutes(Controller):
         steps = {"redrive": delivery.redrive, "cancel": delivery.cancel, "discard": delivery.discard}
         if step not in steps:
             raise NotFound("There is no such step; use redrive, cancel or discard.")
-        moved = await steps[step](found.id, write_id, actor=who.actor, request_id=who.request_id)
+        moved = await steps[step](
+            found.id,
+            write_id,
+            actor=who.actor,
+            request_id=who.request_id,
+            connection_id=await _connection(services, found, connection),
+        )
         view: dict[str, Any] = msgspec.to_builtins(moved)
         return view
+
+
+async def _steer(
+    services: Services,
+    who: Caller,
+    tenant: str,
+    event: Event,
+    data: RedriveBody | CancelBody,
+    reason: str = "",
+) -> Moved:
+    require_admin(who)
+    found = await tenant_of(services, who, tenant)
+    if data.object:
+        object_named(data.object)
+    wanted = WriteFilter(
+        state=_state(data.state),
+        object=data.object,
+        import_id=data.import_id,
+        connection_id=await _connection(services, found, data.connection),
+        since=data.since,
+        code=data.code,
+    )
+    return await services.delivery.steer_many(
+        found.id,
+        event,
+        wanted,
+        actor=who.actor,
+        reason=reason,
+        request_id=who.request_id,
+        limit=data.limit,
+        until=data.until,
+    )
+
+
+async def _connection(services: Services, tenant: Tenant, name: str) -> UUID | None:
+    return await services.connections.routing.find(tenant.id, name) if name else None
 
 
 def _state(text: str) -> TargetState | None:

@@ -22,8 +22,9 @@ from crmbridge.cli.options import (
 )
 from crmbridge.cli.output import Output, guarded, moment
 from crmbridge.cli.problems import Problem, ServerRefusal, UsageProblem
+from crmbridge.core.records import Object
 
-__all__ = ["activate", "connect", "describe", "list_connections", "mapping", "test"]
+__all__ = ["activate", "connect", "describe", "list_connections", "mapping", "routes_in_short", "test"]
 
 mapping = typer.Typer(no_args_is_help=True, help="Which slot goes to which field of the CRM.")
 
@@ -276,6 +277,16 @@ async def _credential_of(client: Client, tenant: str, connection: str) -> str:
     )
 
 
+def routes_in_short(routes: dict[str, str]) -> str:
+    """``primary: customer, lead; also: note``; one word where every object has the same."""
+    by_role: dict[str, list[str]] = {}
+    for obj, role in routes.items():
+        by_role.setdefault(role, []).append(obj)
+    if len(by_role) == 1 and len(routes) == len(Object):
+        return f"{next(iter(by_role))}: all"
+    return "; ".join(f"{role}: {', '.join(by_role[role])}" for role in sorted(by_role, reverse=True))
+
+
 @guarded
 async def list_connections(tenant: TenantName, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     """The connections of a tenant and their credentials."""
@@ -292,13 +303,14 @@ async def list_connections(tenant: TenantName, url: Url = DEFAULT_URL, as_json: 
             each["driver"],
             each["status"],
             each["account"],
-            ", ".join(f"{obj}: {role}" for obj, role in each["routes"].items()),
+            routes_in_short(each["routes"]),
+            _left(each.get("budgets") or []),
             "paused" if each["is_paused"] else "",
         )
         for each in connections
     ]
     output.table(
-        ("connection", "driver", "status", "account", "routes", ""),
+        ("connection", "driver", "status", "account", "routes", "budget left", ""),
         rows,
         empty=f"No connection yet: crmbridge connect {tenant} DRIVER",
     )
@@ -311,11 +323,22 @@ async def list_connections(tenant: TenantName, url: Url = DEFAULT_URL, as_json: 
         output.table(("credential", "connection", "driver", "status", "made"), lines)
 
 
+def _left(budgets: list[dict[str, Any]]) -> str:
+    """What is left of the provider's rate limits: ``burst 96/110, daily 14,980/15,000``."""
+    parts = []
+    for each in budgets:
+        if each["kind"] == "concurrent":
+            continue
+        held = f" (held {each['held_seconds']:.0f} s)" if each.get("held_seconds") else ""
+        parts.append(f"{each['kind']} {each['remaining']:,}/{each['limit']:,}{held}")
+    return ", ".join(parts)
+
+
 @guarded
 async def describe(
     tenant: TenantName,
     object_name: ObjectName,
-    connection: Connection = "primary",
+    connection: Connection = "",
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:

@@ -16,6 +16,7 @@ from crmbridge.cli import (
     operators,
     oversight,
     records,
+    routing,
     serving,
     tenants,
     writes,
@@ -63,7 +64,7 @@ def build(processes: Processes) -> typer.Typer:
     app.command("connect", rich_help_panel=_SETUP)(connections.connect)
     app.command("test", rich_help_panel=_SETUP)(connections.test)
     app.command("activate", rich_help_panel=_SETUP)(connections.activate)
-    app.command("connections", rich_help_panel=_SETUP)(connections.list_connections)
+    app.add_typer(routing.app, name="connections", rich_help_panel=_SETUP)
     app.command("describe", rich_help_panel=_SETUP)(connections.describe)
     app.add_typer(connections.mapping, name="mapping", rich_help_panel=_SETUP)
     app.add_typer(oauth.app, name="oauth", rich_help_panel=_SETUP)

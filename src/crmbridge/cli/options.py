@@ -33,7 +33,9 @@ ObjectName = Annotated[
     str,
     typer.Argument(metavar="OBJECT", help="customer, lead, deal, appointment, case, note or activity."),
 ]
-Connection = Annotated[str, typer.Option("--connection", help="Name of the tenant's connection.")]
+Connection = Annotated[
+    str, typer.Option("--connection", help="Name of the tenant's connection; default: the primary.")
+]
 
 
 def parse_slots(pairs: Iterable[str]) -> dict[str, Any]:

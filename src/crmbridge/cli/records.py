@@ -71,9 +71,10 @@ def _body(fields: list[str] | None, json_file: str, links: list[str] | None, pla
     return body
 
 
-def derived_key(tenant: str, object_name: str, body: dict[str, Any]) -> str:
-    """The same content gives the same key, so that a repeated command is no second write."""
-    text = json.dumps([tenant, object_name, body], sort_keys=True, ensure_ascii=False)
+def derived_key(tenant: str, object_name: str, body: dict[str, Any], connection: str = "") -> str:
+    """The same content for the same place gives the same key, so that a repeated command is no second write."""
+    named = [tenant, object_name, body, *([connection] if connection else [])]
+    text = json.dumps(named, sort_keys=True, ensure_ascii=False)
     return "cli-" + hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
@@ -102,7 +103,7 @@ async def write(
     key = key or str(body.pop("idempotency_key", ""))
     is_derived = not key and not plan
     if is_derived:
-        key = derived_key(tenant, object_name, body)
+        key = derived_key(tenant, object_name, body, connection)
     async with Client(url, find_key(url)) as client:
         answer = await client.call(
             "POST",
@@ -204,6 +205,11 @@ def _show_answer(output: Output, answer: dict[str, Any]) -> None:
 
         output.remark(f"{answer['driver']} would be sent this; nothing was sent.")
         output.console().print(to_json(answer["payload"]), soft_wrap=True)
+        for each in answer.get("also", []):
+            refusal = (each.get("error") or {}).get("message")
+            output.remark(f"{each['connection']} too: {refusal or each['driver']}")
+            if not refusal:
+                output.console().print(to_json(each["payload"]), soft_wrap=True)
         return
     output.facts(
         [
@@ -213,6 +219,7 @@ def _show_answer(output: Output, answer: dict[str, Any]) -> None:
     )
     rows = [
         (
+            target.get("connection", ""),
             target["state"],
             target.get("remote_id", ""),
             target.get("remote_url", ""),
@@ -220,7 +227,7 @@ def _show_answer(output: Output, answer: dict[str, Any]) -> None:
         )
         for target in answer["targets"]
     ]
-    output.table(("state", "record", "link", "why"), rows)
+    output.table(("connection", "state", "record", "link", "why"), rows)
 
 
 # ---------------------------------------------------------------- reading
@@ -231,7 +238,7 @@ async def read(
     tenant: TenantName,
     object_name: ObjectName,
     remote_id: RemoteId,
-    connection: Connection = "primary",
+    connection: Connection = "",
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
@@ -265,7 +272,7 @@ async def list_records(
     since: Annotated[str, typer.Option("--since", help="Changed since this moment (RFC 3339).")] = "",
     limit: Annotated[int, typer.Option("--limit", min=1, max=200)] = 50,
     cursor: Annotated[str, typer.Option("--cursor", help="Of the page before.")] = "",
-    connection: Connection = "primary",
+    connection: Connection = "",
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
@@ -295,7 +302,7 @@ async def search(
     text: Annotated[str, typer.Option("--text", help="Free text.")] = "",
     limit: Annotated[int, typer.Option("--limit", min=1, max=200)] = 50,
     cursor: Annotated[str, typer.Option("--cursor", help="Of the page before.")] = "",
-    connection: Connection = "primary",
+    connection: Connection = "",
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
@@ -314,7 +321,7 @@ async def lookup(
     tenant: TenantName,
     phone: Annotated[str, typer.Option("--phone", help="Best with its country code, +971…")] = "",
     email: Annotated[str, typer.Option("--email")] = "",
-    connection: Connection = "primary",
+    connection: Connection = "",
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:

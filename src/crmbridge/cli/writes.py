@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -10,6 +10,7 @@ from crmbridge.cli.client import Client, find_key
 from crmbridge.cli.options import DEFAULT_URL, AsJson, TenantName, Url
 from crmbridge.cli.output import Output, guarded, moment
 from crmbridge.cli.problems import UsageProblem
+from crmbridge.cli.progress import make_progress
 
 __all__ = ["app"]
 
@@ -19,6 +20,13 @@ WriteId = Annotated[str, typer.Argument(metavar="WRITE_ID")]
 State = Annotated[str, typer.Option("--state", help="accepted, retrying, applied, parked, dead_letter, …")]
 ObjectFilter = Annotated[str, typer.Option("--object", help="Only of this object.")]
 ImportFilter = Annotated[str, typer.Option("--import", help="Only of this import.")]
+CodeFilter = Annotated[str, typer.Option("--code", help="Only those with this error code.")]
+OnConnection = Annotated[str, typer.Option("--connection", help="Only what goes to this connection.")]
+OneOrAll = Annotated[str, typer.Argument(metavar="[WRITE_ID]", help="One write; else give --all.")]
+Everything = Annotated[bool, typer.Option("--all", help="All that match the filters.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+# Of one call when many are moved: each is one transaction, and the bar moves on.
+_PART = 1_000
 
 
 @app.command("list")
@@ -28,6 +36,7 @@ async def list_writes(
     state: State = "",
     object_name: ObjectFilter = "",
     import_id: ImportFilter = "",
+    connection: OnConnection = "",
     limit: Annotated[int, typer.Option("--limit", min=1, max=200)] = 50,
     cursor: Annotated[str, typer.Option("--cursor", help="Of the page before.")] = "",
     url: Url = DEFAULT_URL,
@@ -43,6 +52,7 @@ async def list_writes(
             state=state,
             object=object_name,
             import_id=import_id,
+            connection=connection,
             limit=limit,
             cursor=cursor,
         )
@@ -50,7 +60,8 @@ async def list_writes(
         output.tree(page)
         return
     rows = [_row(each, target) for each in page["writes"] for target in each["targets"]]
-    output.table(("write", "what", "state", "record", "tries", "accepted", "why"), rows, right=("tries",))
+    headers = ("write", "what", "connection", "state", "record", "tries", "accepted", "why")
+    output.table(headers, rows, right=("tries",))
     if counts := {name: count for name, count in (page.get("counts") or {}).items() if count}:
         output.line()
         output.line("   ".join(f"{name} {count:,}" for name, count in counts.items()), "dim")
@@ -63,6 +74,7 @@ def _row(each: dict[str, Any], target: dict[str, Any]) -> tuple[Any, ...]:
     return (
         each["id"],
         f"{each['operation']} {each['object']}",
+        target.get("connection", ""),
         target["state"],
         target.get("remote_id", ""),
         target.get("attempt_count", 0),
@@ -87,58 +99,124 @@ async def show(
 @guarded
 async def redrive(
     tenant: TenantName,
-    write_id: Annotated[str, typer.Argument(metavar="[WRITE_ID]", help="One write; else give --all.")] = "",
-    everything: Annotated[bool, typer.Option("--all", help="All that match the filters.")] = False,
+    write_id: OneOrAll = "",
+    everything: Everything = False,
     state: Annotated[str, typer.Option("--state", help="dead_letter or parked.")] = "dead_letter",
     object_name: ObjectFilter = "",
     import_id: ImportFilter = "",
-    code: Annotated[str, typer.Option("--code", help="Only those with this error code.")] = "",
+    connection: OnConnection = "",
+    code: CodeFilter = "",
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
     """Try given-up writes again: one, or all that match."""
-    if bool(write_id) == everything:
-        raise UsageProblem("Name one write, or give --all.")
-    output = Output(as_json)
-    async with Client(url, find_key(url)) as client:
-        if write_id:
-            _show_write(output, await client.post("tenants", tenant, "writes", write_id, "redrive"))
-            return
-        body = {"state": state, "object": object_name, "import_id": import_id or None, "code": code}
-        answer = await client.post("tenants", tenant, "writes", "redrive", body=body)
-    if as_json:
-        output.tree(answer)
-    else:
-        output.line(f"{answer['redriven']:,} writes are tried again.")
+    wanted = {"state": state, "object": object_name, "import_id": import_id, "code": code}
+    step = _Step("redrive", "redriven", "tried again")
+    await _move(step, tenant, write_id, everything, connection, wanted, url, Output(as_json))
 
 
 @app.command("cancel")
 @guarded
 async def cancel(
-    tenant: TenantName, write_id: WriteId, url: Url = DEFAULT_URL, as_json: AsJson = False
+    tenant: TenantName,
+    write_id: OneOrAll = "",
+    everything: Everything = False,
+    state: Annotated[str, typer.Option("--state", help="accepted or retrying; default: both.")] = "",
+    object_name: ObjectFilter = "",
+    import_id: ImportFilter = "",
+    connection: OnConnection = "",
+    code: CodeFilter = "",
+    yes: Yes = False,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
 ) -> None:
-    """Do not send a write that still waits."""
-    await _move(tenant, write_id, "cancel", url, Output(as_json))
+    """Do not send a write that still waits, or all that match."""
+    if everything and not yes and not typer.confirm("All that match will never be sent. Cancel?", err=True):
+        raise typer.Exit(1)
+    wanted = {"state": state, "object": object_name, "import_id": import_id, "code": code}
+    step = _Step("cancel", "cancelled", "cancelled")
+    await _move(step, tenant, write_id, everything, connection, wanted, url, Output(as_json))
 
 
 @app.command("discard")
 @guarded
 async def discard(
     tenant: TenantName,
-    write_id: WriteId,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    write_id: OneOrAll = "",
+    everything: Everything = False,
+    state: Annotated[str, typer.Option("--state", help="dead_letter or parked.")] = "dead_letter",
+    object_name: ObjectFilter = "",
+    import_id: ImportFilter = "",
+    connection: OnConnection = "",
+    code: CodeFilter = "",
+    reason: Annotated[str, typer.Option("--reason", help="Kept in the audit log (with --all).")] = "",
+    yes: Yes = False,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Give a parked write or dead letter up for good. Audited."""
-    if not yes and not typer.confirm("It will never be sent. Discard it?", err=True):
+    """Give a parked write or dead letter up for good, or all that match. Audited."""
+    what = "All that match" if everything else "It"
+    if not yes and not typer.confirm(f"{what} will never be sent. Discard?", err=True):
         raise typer.Exit(1)
-    await _move(tenant, write_id, "discard", url, Output(as_json))
+    wanted = {
+        "state": state,
+        "object": object_name,
+        "import_id": import_id,
+        "code": code,
+        "reason": reason,
+    }
+    step = _Step("discard", "discarded", "discarded")
+    await _move(step, tenant, write_id, everything, connection, wanted, url, Output(as_json))
 
 
-async def _move(tenant: str, write_id: str, step: str, url: str, output: Output) -> None:
+class _Step(NamedTuple):
+    """``name`` in the path, ``counted`` in the answer, ``told`` to the person."""
+
+    name: str
+    counted: str
+    told: str
+
+
+async def _move(
+    step: _Step,
+    tenant: str,
+    write_id: str,
+    everything: bool,
+    connection: str,
+    wanted: dict[str, str],
+    url: str,
+    output: Output,
+) -> None:
+    if bool(write_id) == everything:
+        raise UsageProblem("Name one write, or give --all.")
     async with Client(url, find_key(url)) as client:
-        _show_write(output, await client.post("tenants", tenant, "writes", write_id, step))
+        if write_id:
+            found = await client.post("tenants", tenant, "writes", write_id, step.name, connection=connection)
+            _show_write(output, found)
+            return
+        body = {name: text for name, text in {**wanted, "connection": connection}.items() if text}
+        moved = await _move_all(client, output, step, tenant, body)
+    if output.as_json:
+        output.tree({step.counted: moved})
+    else:
+        output.line(f"{moved:,} {'target is' if moved == 1 else 'targets are'} {step.told}.")
+
+
+async def _move_all(client: Client, output: Output, step: _Step, tenant: str, body: dict[str, Any]) -> int:
+    """Part by part, so that a long one shows where it is and can be broken off."""
+    moved = 0
+    with make_progress(output) as progress:
+        task = progress.add_task(step.name, total=None, told="")
+        while True:
+            answer = await client.post("tenants", tenant, "writes", step.name, body={**body, "limit": _PART})
+            moved += int(answer[step.counted])
+            total = moved + answer["left"]
+            progress.update(task, completed=moved, total=total, told=f"{moved:,} of {total:,}")
+            if not answer["left"] or not answer[step.counted]:
+                return moved
+            if progress.disable:
+                output.remark(f"{moved:,} of {total:,}")
+            body["until"] = answer["until"]
 
 
 def _show_write(output: Output, found: dict[str, Any]) -> None:
@@ -160,6 +238,7 @@ def _show_write(output: Output, found: dict[str, Any]) -> None:
         output.line()
         output.facts(
             [
+                ("connection", target.get("connection", "")),
                 ("target", target["id"]),
                 ("state", target["state"]),
                 ("record", target.get("remote_id")),

@@ -63,6 +63,7 @@ class Cookies:
         self.session = f"{prefix}crmbridge-session"
         self.visit = f"{prefix}crmbridge-visit"
         self.flash = f"{prefix}crmbridge-flash"
+        self.flow = f"{prefix}crmbridge-flow"
 
 
 def new_token() -> str:

@@ -16,6 +16,7 @@ from crmbridge.console.pages import (
     incidents,
     linked,
     mapping,
+    oidc,
     operators,
     overview,
     sign_in,
@@ -51,6 +52,9 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/connect/{token:str}", OPEN, linked.submit),
     Route("GET", "/admin/sign-in", OPEN, sign_in.show),
     Route("POST", "/admin/sign-in", OPEN, sign_in.sign_in),
+    # The browser's cookie, sealed by us, is what admits the answer of the sign-in service.
+    Route("GET", "/admin/oidc", OPEN, oidc.begin),
+    Route("GET", "/admin/oidc/callback", OPEN, oidc.finish),
     Route("POST", "/admin/sign-out", _AUDITOR, sign_in.sign_out),
     Route("GET", "/admin/password", _AUDITOR, sign_in.show_password),
     Route("POST", "/admin/password", _AUDITOR, sign_in.change_password),

@@ -115,6 +115,7 @@ class Console:
             path=request.scope["path"],
             session=None,
             token=request.cookies.get(cookies.session, ""),
+            flow=request.cookies.get(cookies.flow, ""),
             parameters=request.path_params,
             query={name: values[-1].strip() for name, values in request.query_params.dict().items()},
             form={},

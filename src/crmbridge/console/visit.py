@@ -33,6 +33,7 @@ class Visit:
         path: str,
         session: Session | None,
         token: str,
+        flow: str,
         parameters: Mapping[str, Any],
         query: Mapping[str, str],
         form: Mapping[str, str],
@@ -47,6 +48,7 @@ class Visit:
         self.path = path
         self.session = session
         self.token = token
+        self.flow = flow
         self.parameters = parameters
         self.query = query
         self.form = form

@@ -9,12 +9,12 @@ import msgspec
 
 from crmbridge.core.errors import CrmError, Fix, Unsupported
 from crmbridge.core.events import InboundEvent
-from crmbridge.core.manifest import Manifest
+from crmbridge.core.manifest import BudgetKind, LimitReading, Manifest
 from crmbridge.core.operations import DeleteLevel, Operation, Outcome
 from crmbridge.core.records import Change, FieldFact, Filter, Object, Page, Record, Write, WriteResult
 from crmbridge.core.secret import Secret
 from crmbridge.core.tokens import TokenFault
-from crmbridge.core.wire import Transport
+from crmbridge.core.wire import HttpResponse, Transport
 
 __all__ = ["Access", "CrmDriver", "Proof", "refuse"]
 
@@ -100,6 +100,11 @@ class CrmDriver:
     def manifest_for(cls, settings: Mapping[str, str]) -> Manifest:
         """The manifest under these settings. Only drivers whose manifest the operator writes override it."""
         return cls.MANIFEST
+
+    @classmethod
+    def budgets_from(cls, response: HttpResponse) -> Mapping[BudgetKind, LimitReading]:
+        """What an answer tells of rate budgets, where ``Budget.headers`` cannot say it."""
+        return {}
 
     # Tokens. A provider that keeps to RFC 6749 overrides none of these but, perhaps, token_facts.
 

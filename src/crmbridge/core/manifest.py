@@ -18,6 +18,7 @@ __all__ = [
     "Call",
     "Idempotency",
     "IdempotencyKind",
+    "LimitReading",
     "Manifest",
     "ObjectSpec",
     "Paging",
@@ -145,12 +146,30 @@ class BudgetKind(StrEnum):
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
-    """``limit`` calls per ``per_seconds`` (0 for concurrent: calls in flight per connection)."""
+    """``limit`` calls per ``per_seconds`` (0 for concurrent: calls in flight per connection).
+
+    ``headers`` is the prefix of the answer headers that tell of this budget (``x-ratelimit``); empty when none do.
+    Name it only where they count in the same period: the limit they tell then counts instead of ``limit``.
+    """
 
     kind: BudgetKind
     limit: int
     per_seconds: float = 0
     source: str = ""
+    headers: str = ""
+
+
+class LimitReading(msgspec.Struct, frozen=True, kw_only=True):
+    """What one answer tells of a budget. None: not told. ``reset_seconds`` counts from the answer."""
+
+    limit: int | None = None
+    remaining: int | None = None
+    reset_seconds: float | None = None
+
+    @property
+    def is_exhausted(self) -> bool:
+        """True when the provider says that no call is left."""
+        return self.remaining is not None and self.remaining <= 0
 
 
 class IdempotencyKind(StrEnum):

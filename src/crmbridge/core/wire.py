@@ -16,7 +16,8 @@ class HttpRequest(msgspec.Struct, kw_only=True):
     """What is sent. ``url`` is absolute, without query. ``query`` values are texts or lists of texts.
 
     Exactly one of ``json`` (any JSON tree, ``msgspec.UNSET`` = none), ``form`` and ``body`` is used.
-    ``idempotent`` lets egress retry briefly on its own: reads only.
+    ``idempotent`` lets egress retry briefly on its own: reads only. ``tries`` is how often it was sent so.
+    ``budget`` names a budget of its own that this call counts against beside the others (``search``).
     """
 
     method: str
@@ -28,6 +29,8 @@ class HttpRequest(msgspec.Struct, kw_only=True):
     body: bytes | None = None
     idempotent: bool = False
     timeout_seconds: float | None = None
+    budget: str = ""
+    tries: int = 0
 
     def encoded_body(self) -> bytes:
         """The bytes on the wire; sets Content-Type where the caller did not."""

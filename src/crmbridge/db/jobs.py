@@ -1,4 +1,4 @@
-"""The seam to the job engine. Everything else knows ``Jobs``; PgQueuer is named in this file only.
+"""The seam to the job engine. Everything else knows ``Jobs``; PgQueuer is named here and in ``job_tables`` only.
 
 A job is a hint that work is due, never the record of it: the tables of the services say what is to be done, so a
 job may be lost, doubled or late without harm. Payloads hold ids, no content.
@@ -18,30 +18,22 @@ from typing import Any, Protocol
 
 import asyncpg
 import msgspec
-from pgqueuer.adapters.drivers.asyncpg import AsyncpgDriver, AsyncpgPoolDriver
-from pgqueuer.adapters.persistence.qb import (
-    QueryBuilderEnvironment,
-    QueryQueueBuilder,
-    QuerySchedulerBuilder,
-)
+from pgqueuer.adapters.drivers.asyncpg import AsyncpgPoolDriver
 from pgqueuer.adapters.persistence.queries import Queries
 from pgqueuer.core.qm import QueueManager
 from pgqueuer.core.sm import SchedulerManager
 from pgqueuer.domain import models as pgq
 from pgqueuer.domain.errors import PgqException, RetryRequested
-from pgqueuer.domain.settings import DBSettings, Durability
-from pgqueuer.domain.types import Channel, JobId, QueueEntrypoint, QueueExecutionMode
+from pgqueuer.domain.types import JobId, QueueEntrypoint, QueueExecutionMode
 from pgqueuer.ports.repository import EntrypointExecutionParameter
 
+from crmbridge.db.job_tables import CHANNEL, JOBS, install_job_tables, queries_on
 from crmbridge.db.pool import clear_errors, patient
 
 __all__ = ["Backlog", "JobFunction", "Jobs", "NewJob", "PgQueuerJobs", "RetryLater", "install_job_tables"]
 
 JobFunction = Callable[[dict[str, Any]], Awaitable[None]]
 TickFunction = Callable[[], Awaitable[None]]
-
-_SCHEMA = "crmbridge_jobs"
-_CHANNEL = Channel("crmbridge_jobs")
 
 # A worker beats every 3.5 s; one that was silent for 7 s loses its job to the next worker that looks (each second).
 HEARTBEAT_TIMEOUT = timedelta(seconds=7)
@@ -50,6 +42,7 @@ BATCH = 10
 GRACE_SECONDS = 25.0
 MAX_ATTEMPTS = 8
 LOG_DAYS = 7
+_QUEUE = "queue"
 
 _log = logging.getLogger("crmbridge.db.jobs")
 
@@ -115,6 +108,12 @@ class Jobs(Protocol):
     async def backlog(self) -> dict[str, Backlog]:
         """What waits and runs, by kind."""
 
+    async def missing_tables(self) -> list[str]:
+        """The engine's tables that are not there or not ours to use; empty when all is well."""
+
+    def late_seconds(self) -> float | None:
+        """How long the slowest part of this process's worker has been due; None when no worker runs here."""
+
 
 class PgQueuerJobs:
     """``Jobs`` on PgQueuer, in schema ``crmbridge_jobs``, as the scheduler role.
@@ -127,12 +126,14 @@ class PgQueuerJobs:
         self._dsn = dsn
         self._pool = pool
         self._connections = connections
-        self._queries = _queries(AsyncpgPoolDriver(pool))
+        self._queries = queries_on(AsyncpgPoolDriver(pool))
         self._functions: dict[str, tuple[JobFunction, int]] = {}
         self._crons: list[tuple[str, str, TickFunction]] = []
         self._ticks: list[tuple[float, str, TickFunction]] = []
         self._current: set[asyncio.Task[Any]] = set()
         self._cut_off = False
+        # When each part of a running worker is next due to show that it lives, on the loop's clock.
+        self._due: dict[str, float] = {}
         self.every("17 * * * *", "jobs.prune", self._prune)
 
     @classmethod
@@ -194,6 +195,10 @@ class PgQueuerJobs:
 
     async def run(self, stop: asyncio.Event) -> None:
         self._cut_off = False
+        if self._functions:
+            self._shows(_QUEUE, POLL.total_seconds())
+        for seconds, name, _ in self._ticks:
+            self._shows(name, seconds)
         halt = asyncio.Event()
         workers = [self._kept_up(halt, self._work_queue)] if self._functions else []
         workers.append(self._kept_up(halt, self._work_crons))
@@ -209,6 +214,7 @@ class PgQueuerJobs:
         finally:
             halt.set()
             stopped.cancel()
+            self._due.clear()
             await self._cut(tasks)
 
     async def _cut(self, tasks: set[asyncio.Task[None]]) -> None:
@@ -235,10 +241,28 @@ class PgQueuerJobs:
                    count(*) filter (where status = 'queued') as queued,
                    count(*) filter (where status = 'picked') as running,
                    coalesce(extract(epoch from now() - min(created) filter (where status = 'queued')), 0) as oldest
-            from {_SCHEMA}.pgqueuer group by entrypoint
+            from {JOBS}.pgqueuer group by entrypoint
             """  # noqa: S608
         )
         return {row["kind"]: Backlog(row["queued"], row["running"], float(row["oldest"])) for row in rows}
+
+    async def missing_tables(self) -> list[str]:
+        rows = await self._pool.fetch(
+            """
+            select name from unnest($1::text[]) as name
+            where to_regclass(name) is null or not has_table_privilege(to_regclass(name), 'select, insert')
+            """,
+            [f"{JOBS}.{name}" for name in ("pgqueuer", "pgqueuer_log", "pgqueuer_schedules", "ticks")],
+        )
+        return [row["name"] for row in rows]
+
+    def late_seconds(self) -> float | None:
+        if not self._due:
+            return None
+        return max(0.0, asyncio.get_running_loop().time() - min(self._due.values()))
+
+    def _shows(self, part: str, seconds: float) -> None:
+        self._due[part] = asyncio.get_running_loop().time() + seconds
 
     # -- inside --------------------------------------------------------------------------------------------------
 
@@ -269,7 +293,7 @@ class PgQueuerJobs:
     async def _manager(self, shutdown: asyncio.Event) -> AsyncIterator[_LocalCapacity]:
         capacity = {kind: concurrency for kind, (_, concurrency) in self._functions.items()}
         pool = await _open_pool(self._dsn, self._connections)
-        manager = _LocalCapacity(_queries(AsyncpgPoolDriver(pool)), capacity)
+        manager = _LocalCapacity(queries_on(AsyncpgPoolDriver(pool)), capacity, self._looked)
         manager.shutdown = shutdown
         for kind, (function, _) in self._functions.items():
             manager.entrypoint(kind, accepts_context=False)(self._guarded(kind, function))
@@ -293,10 +317,14 @@ class PgQueuerJobs:
         finally:
             relay.cancel()
 
+    def _looked(self) -> None:
+        if _QUEUE in self._due:
+            self._shows(_QUEUE, POLL.total_seconds())
+
     async def _work_crons(self, stop: asyncio.Event) -> None:
         own = asyncio.Event()
         relay = asyncio.create_task(_relay(stop, own))
-        manager = SchedulerManager(_queries(AsyncpgPoolDriver(self._pool)))
+        manager = SchedulerManager(queries_on(AsyncpgPoolDriver(self._pool)))
         manager.shutdown = own
         for expression, name, function in self._crons:
             manager.schedule(name, expression, accepts_context=False)(self._guarded_tick(name, function))
@@ -312,7 +340,7 @@ class PgQueuerJobs:
             # The first process to ask after the time is up gets the turn; the database's clock decides.
             turn = await self._pool.fetchval(
                 f"""
-                insert into {_SCHEMA}.ticks as t (name, next_at)
+                insert into {JOBS}.ticks as t (name, next_at)
                 values ($1, clock_timestamp() + make_interval(secs => $2))
                 on conflict (name) do update set next_at = excluded.next_at
                 where t.next_at <= clock_timestamp() + interval '5 milliseconds'
@@ -323,6 +351,8 @@ class PgQueuerJobs:
             )
             if turn:
                 await self._guarded_tick(name, function)(None)
+            if not stop.is_set():
+                self._shows(name, seconds)
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), timeout=seconds)
 
@@ -381,7 +411,7 @@ class PgQueuerJobs:
         """Forget the engine's own log: telemetry without content (retention class b)."""
         for table in ("pgqueuer_log", "pgqueuer_statistics"):
             await self._pool.execute(
-                f"delete from {_SCHEMA}.{table} where created < now() - make_interval(days => $1)",  # noqa: S608
+                f"delete from {JOBS}.{table} where created < now() - make_interval(days => $1)",  # noqa: S608
                 LOG_DAYS,
             )
 
@@ -393,9 +423,10 @@ class _LocalCapacity(QueueManager):
     one job at a time, so that a process never holds a job that it has no room to run.
     """
 
-    def __init__(self, queries: Queries, capacity: Mapping[str, int]) -> None:
-        super().__init__(queries, _CHANNEL)
+    def __init__(self, queries: Queries, capacity: Mapping[str, int], looked: Callable[[], None]) -> None:
+        super().__init__(queries, CHANNEL)
         self._capacity = capacity
+        self._looked = looked
         self._running: dict[int, str] = {}
         self.min_dequeue_poll_interval = timedelta(milliseconds=20)
 
@@ -424,6 +455,7 @@ class _LocalCapacity(QueueManager):
                     if job.id not in self.job_context:
                         self._running[job.id] = job.entrypoint
                     yield job
+        self._looked()
 
     def forget_job(self, job_id: JobId, context: pgq.Context, task: asyncio.Task[None]) -> None:
         self._running.pop(job_id, None)
@@ -451,47 +483,3 @@ async def _close_pool(pool: Any) -> None:
 async def _relay(stop: asyncio.Event, own: asyncio.Event) -> None:
     await stop.wait()
     own.set()
-
-
-def _settings() -> DBSettings:
-    # Every name is given, so that PGQUEUER_* variables meant for another program cannot steer ours.
-    return DBSettings(
-        prefix="",
-        db_schema=_SCHEMA,
-        channel=_CHANNEL,
-        function="fn_pgqueuer_changed",
-        statistics_table="pgqueuer_statistics",
-        queue_status_type="pgqueuer_status",
-        queue_table="pgqueuer",
-        queue_table_log="pgqueuer_log",
-        trigger="tg_pgqueuer_changed",
-        schedules_table="pgqueuer_schedules",
-        durability=Durability.durable,
-    )
-
-
-def _queries(driver: AsyncpgDriver | AsyncpgPoolDriver) -> Queries:
-    settings = _settings()
-    return Queries(
-        driver,
-        QueryBuilderEnvironment(settings),
-        QueryQueueBuilder(settings),
-        QuerySchedulerBuilder(settings),
-    )
-
-
-async def install_job_tables(conn: Any) -> None:
-    """Create or upgrade the engine's tables and grant the scheduler their use. ``conn`` is the owner's; idempotent."""
-    queries = _queries(AsyncpgDriver(conn))
-    if await queries.schema_is_installed():
-        await queries.apply_upgrade()
-    else:
-        await queries.install(create_schema=False)
-    await conn.execute(
-        f"""
-        create table if not exists {_SCHEMA}.ticks (name text primary key, next_at timestamptz not null);
-        grant usage on schema {_SCHEMA} to crmbridge_scheduler;
-        grant select, insert, update, delete on all tables in schema {_SCHEMA} to crmbridge_scheduler;
-        grant usage, select on all sequences in schema {_SCHEMA} to crmbridge_scheduler;
-        """
-    )

@@ -23,16 +23,24 @@ from pogo_core.util import migrate as pogo_migrate
 from pogo_core.util import sql as pogo_sql
 
 from crmbridge.db.errors import DatabaseMisconfigured
-from crmbridge.db.jobs import install_job_tables
+from crmbridge.db.job_tables import install_job_tables
 from crmbridge.db.pool import connect
-from crmbridge.db.roles import OWNER, SCHEMA
+from crmbridge.db.roles import OWNER, SCHEDULER, SCHEMA
 
-__all__ = ["MIGRATIONS", "migrate", "pending"]
+__all__ = ["MIGRATIONS", "migrate", "pending", "unapplied"]
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 _LOCK = 0x63726D62_6D696772  # "crmbmigr"
 _NAME = re.compile(r"^(\d{4})_[a-z0-9_]+\.sql$")
+# The list stands in schema public, which only the owner may use.
+_APPLIED = f"""
+create or replace function {SCHEMA}.applied_migrations() returns table (name text)
+language sql stable security definer set search_path = pg_catalog as
+$$ select migration_id::text from public._pogo_migration where schema_name = '{SCHEMA}' $$;
+revoke all on function {SCHEMA}.applied_migrations() from public;
+grant execute on function {SCHEMA}.applied_migrations() to {SCHEDULER};
+"""  # noqa: S608
 _log = logging.getLogger("crmbridge.db.schema")
 _pogo_log = logging.getLogger("crmbridge.db.schema.pogo")
 _pogo_log.setLevel(logging.ERROR)  # it warns for every file it applies
@@ -52,6 +60,7 @@ async def migrate(owner_dsn: str, folder: Path = MIGRATIONS) -> list[str]:
             await _apply(conn, files)
             _log.info("migrations applied: %s", ", ".join(todo))
         await install_job_tables(conn)
+        await conn.execute(_APPLIED)
         return todo
 
 
@@ -63,6 +72,14 @@ async def pending(owner_dsn: str, folder: Path = MIGRATIONS) -> list[str]:
         return await _missing(conn, files)
     finally:
         await conn.close()
+
+
+async def unapplied(scheduler: Any, folder: Path = MIGRATIONS) -> list[str]:
+    """The same asked as the scheduler role, on its pool or a connection. Files of a newer version do not count: while
+    an update rolls on, the processes of the older version go on serving."""
+    rows = await scheduler.fetch(f"select name from {SCHEMA}.applied_migrations()")  # noqa: S608
+    applied = {row["name"] for row in rows}
+    return [path.stem for path in migration_files(folder) if path.stem not in applied]
 
 
 def migration_files(folder: Path) -> list[Path]:

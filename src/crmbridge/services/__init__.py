@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from crmbridge.services.operators.service import Operators
     from crmbridge.services.tenants.service import Tenants
     from crmbridge.services.vault.service import Vault
+    from crmbridge.services.watch.service import Watch
 
 __all__ = ["Services"]
 
@@ -40,6 +41,7 @@ class Services:
         mapping: Mapping,
         connections: Connections,
         delivery: Delivery,
+        watch: Watch,
     ) -> None:
         self.db = db
         self.jobs = jobs
@@ -52,3 +54,4 @@ class Services:
         self.mapping = mapping
         self.connections = connections
         self.delivery = delivery
+        self.watch = watch

@@ -22,6 +22,7 @@ import asyncio
 import random
 import re
 import socket
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urljoin
@@ -85,6 +86,7 @@ class Egress:
 
     ``connections_per_host`` bounds open sockets to one host; ``max_body_bytes`` bounds an answer after
     decompression. ``resolver`` and ``ssl_context`` are for tests and private certificate authorities.
+    ``on_refused`` is called for each request that our own policy kept from leaving.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class Egress:
         max_body_bytes: int = MAX_BODY_BYTES,
         resolver: AbstractResolver | None = None,
         ssl_context: ssl.SSLContext | None = None,
+        on_refused: Callable[[], None] | None = None,
     ) -> None:
         self.policy = policy
         self._user_agent = user_agent
@@ -103,6 +106,7 @@ class Egress:
         self._max_body_bytes = max_body_bytes
         self._resolver = resolver
         self._ssl_context = ssl_context
+        self._on_refused = on_refused
         self._session: aiohttp.ClientSession | None = None
         self._is_closed = False
 
@@ -118,6 +122,7 @@ class Egress:
         tries_left = EXTRA_TRIES if request.idempotent else 0
         while True:
             remaining = deadline - loop.time()
+            request.tries += 1
             failure: TransportFailure | None = None
             response: HttpResponse | None = None
             try:
@@ -125,6 +130,8 @@ class Egress:
                 if response.status not in _TRANSIENT_STATUSES or response.header("retry-after"):
                     return response
             except TransportFailure as caught:
+                if caught.fault is TransportFault.REFUSED_BY_POLICY and self._on_refused is not None:
+                    self._on_refused()
                 if caught.fault not in _TRANSIENT_FAULTS:
                     raise
                 failure = caught

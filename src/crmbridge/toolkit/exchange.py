@@ -59,11 +59,13 @@ def _sent_texts(request: HttpRequest) -> Iterator[str]:
 
 
 def _hidden(error: CrmError, hide: Callable[[str], str]) -> CrmError:
-    """The error without what the request said, wherever the provider repeated it."""
+    """The error without what the request said, wherever the provider repeated it. The provider's id of the call, which
+    looks like a token, stays: it is what the provider's support asks for."""
     error.message = hide(error.message)
     error.args = (error.message,)
     error.provider_facts = {
-        name: hide(value) if isinstance(value, str) else value for name, value in error.provider_facts.items()
+        name: hide(value) if isinstance(value, str) and name != "provider_request_id" else value
+        for name, value in error.provider_facts.items()
     }
     error.fields = tuple(
         FieldError(field.field, hide(field.message), hide(field.provider_code)) for field in error.fields

@@ -5,7 +5,7 @@ Header names: the IETF draft "RateLimit header fields for HTTP"
 earlier versions and the structured ``RateLimit`` field of the later ones) and the older ``X-RateLimit-*``
 custom. ``X-RateLimit-Reset`` is read as Unix time when it is larger than ten years of seconds.
 
-Budgets over several processes belong to the delivery service; these two only keep one process polite.
+Budgets over several processes belong to the connections service; these two only keep one process polite.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from types import TracebackType
 
-import msgspec
-
+from crmbridge.core.manifest import LimitReading
 from crmbridge.toolkit.failures import retry_after_seconds
 
 __all__ = ["InFlight", "LimitReading", "Pace", "read_limits"]
@@ -26,19 +26,6 @@ _TEN_YEARS = 315_360_000
 _MAX_RESET_SECONDS = 86_400.0
 _NUMBER = re.compile(r"\s*(\d{1,15})(?:\.(\d{1,9}))?")
 _STRUCTURED = re.compile(r";\s*([a-z]+)=(\d{1,12})")
-
-
-class LimitReading(msgspec.Struct, frozen=True, kw_only=True):
-    """What one answer tells of the budget. None: not told. ``reset_seconds`` counts from the answer."""
-
-    limit: int | None = None
-    remaining: int | None = None
-    reset_seconds: float | None = None
-
-    @property
-    def is_exhausted(self) -> bool:
-        """True when the provider says that no call is left."""
-        return self.remaining is not None and self.remaining <= 0
 
 
 def read_limits(
@@ -51,6 +38,8 @@ def read_limits(
     """
     moment = time.time() if now is None else now
     limit = _first(headers, prefix, "limit")
+    if limit is None:
+        limit = _first(headers, prefix, "max")
     remaining = _first(headers, prefix, "remaining")
     reset = _reset(headers, prefix, moment)
     structured = dict(_STRUCTURED.findall(headers.get("ratelimit", "")[:400]))
@@ -93,20 +82,40 @@ class InFlight:
     """At most ``limit`` calls at the same time: ``async with gate: ...``. Waiters go in order."""
 
     def __init__(self, limit: int) -> None:
-        if limit < 1:
-            raise ValueError("limit is at least 1")
-        self.limit = limit
-        self._gate = asyncio.Semaphore(limit)
+        self.limit = 0
         self._count = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self.resize(limit)
 
     @property
     def count(self) -> int:
         """Calls in flight now."""
         return self._count
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the next call would have to wait."""
+        return self._count >= self.limit or bool(self._waiting)
+
+    def resize(self, limit: int) -> None:
+        """Another limit from now on. Calls in flight go on, also when they are more than it allows."""
+        if limit < 1:
+            raise ValueError("limit is at least 1")
+        self.limit = limit
+        self._let_in()
+
     async def __aenter__(self) -> InFlight:
-        await self._gate.acquire()
-        self._count += 1
+        if not self.is_full:
+            self._count += 1
+            return self
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
+        try:
+            await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled():
+                self._leave()
+            raise
         return self
 
     async def __aexit__(
@@ -115,8 +124,19 @@ class InFlight:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
         self._count -= 1
-        self._gate.release()
+        self._let_in()
+
+    def _let_in(self) -> None:
+        """The place is taken for the waiter before he wakes, so that nobody slips in between."""
+        while self._waiting and self._count < self.limit:
+            place = self._waiting.popleft()
+            if not place.done():
+                self._count += 1
+                place.set_result(None)
 
 
 class Pace:

@@ -23,7 +23,7 @@ from crmbridge.core.errors import (
     NotFound,
     ValidationError,
 )
-from crmbridge.core.manifest import IdempotencyKind, PagingKind
+from crmbridge.core.manifest import BudgetKind, IdempotencyKind, PagingKind
 from crmbridge.core.operations import DeleteLevel, Operation, Outcome
 from crmbridge.core.records import Filter, Object, Page, Record, Write, WriteResult
 from crmbridge.core.verticals import Vertical
@@ -178,6 +178,8 @@ class RestDriver(HttpDriver):
             request.query |= {path: _plain(value) for path, value in equals.items()}
         if not compiled.names("cursor"):
             request.query |= params
+        if operation is not Operation.LIST:
+            request.budget = BudgetKind.SEARCH.value
         response = await self.exchange(
             request, operation=operation.value, ok_statuses=compiled.call.ok_statuses
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from contextlib import AsyncExitStack
 
 import structlog
 
@@ -14,12 +15,21 @@ __all__ = ["work"]
 _log = structlog.get_logger("crmbridge.worker")
 
 
-async def work(services: Services) -> None:
-    """Run jobs until SIGINT or SIGTERM; what is being sent is finished first. Stopping is not an attempt."""
+async def work(services: Services, *, host: str = "127.0.0.1", port: int = 0) -> None:
+    """Run jobs until SIGINT or SIGTERM; what is being sent is finished first. Stopping is not an attempt.
+
+    ``port`` answers readiness and metrics; 0 opens none.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    _log.info("working")
-    await services.jobs.run(stop)
+    async with AsyncExitStack() as stack:
+        if port:
+            # Not needed by a worker without a port, and slow to load.
+            from crmbridge.worker.port import answering
+
+            await stack.enter_async_context(answering(services.watch, host, port))
+        _log.info("working", port=port or None)
+        await services.jobs.run(stop)
     _log.info("stopped")

@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 from crmbridge.console.admission import FormRefused, new_token, next_page
-from crmbridge.console.visit import Page, Visit, expired_cookie
+from crmbridge.console.visit import Page, Visit, expired_cookie, link
 from crmbridge.core.errors import CrmError, NotFound, RateLimited, ValidationError
-from crmbridge.services.operators.model import SignInRefused
+from crmbridge.services.operators.model import SignedIn, SignInRefused
 
-__all__ = ["change_password", "show", "show_password", "sign_in", "sign_out"]
+__all__ = ["change_password", "form_page", "show", "show_password", "sign_in", "sign_out", "signed_in"]
 
 
 async def show(visit: Visit) -> Page:
     """The sign-in form; a new visit gets the cookie that its form is bound to."""
     if visit.session is not None:
         return visit.go(next_page(visit.query.get("next", "")))
-    return await _form(visit)
+    return await form_page(visit)
 
 
-async def _form(visit: Visit, *, error: CrmError | None = None, status: int = 200) -> Page:
+async def form_page(visit: Visit, *, error: CrmError | None = None, status: int = 200) -> Page:
+    """The sign-in form, with what went wrong."""
     is_new = not visit.token
     if is_new:
         visit.token = new_token()
+    wish = visit.form.get("next") or visit.query.get("next", "")
     page = visit.page(
         "sign_in.html",
         status=status,
         error=error,
         email=visit.form.get("email", ""),
-        next=visit.form.get("next") or visit.query.get("next", ""),
+        next=wish,
+        oidc=visit.services.operators.oidc,
+        oidc_path=link("/admin/oidc", next=wish),
         is_first=not await visit.services.operators.are_there(),
     )
     if is_new:
@@ -47,8 +51,13 @@ async def sign_in(visit: Visit) -> Page:
             request_id=visit.request_id,
         )
     except (SignInRefused, RateLimited) as error:
-        return await _form(visit, error=error, status=error.http_status)
-    page = visit.go(next_page(visit.form.get("next", "")))
+        return await form_page(visit, error=error, status=error.http_status)
+    return signed_in(visit, signed, visit.form.get("next", ""))
+
+
+def signed_in(visit: Visit, signed: SignedIn, wish: str) -> Page:
+    """On to the page that was asked for, with the session's cookie."""
+    page = visit.go(next_page(wish))
     page.cookies.append(visit.cookie(visit.cookies.session, signed.token))
     page.cookies.append(expired_cookie(visit.cookies.visit, visit.cookies))
     return page

@@ -202,7 +202,7 @@ async def take_step(visit: Visit) -> Page:
     write_id: UUID = visit.parameters["write"]
     delivery = visit.services.delivery
     path = f"/admin/tenants/{tenant.slug}/writes/{write_id}"
-    who = {"actor": visit.actor, "request_id": visit.request_id}
+    who: dict[str, Any] = {"actor": visit.actor, "request_id": visit.request_id}
     try:
         if event is Event.REDRIVE:
             await delivery.redrive(tenant.id, write_id, **who)

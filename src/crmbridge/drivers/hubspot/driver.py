@@ -101,6 +101,7 @@ _LEAD = {
     Operation.UPDATE: LIMITED("the contact; the deal or native lead beside it is updated as itself"),
 }
 _KEYED = {**_ALL, Operation.UPSERT: _BY_SEARCH}
+_RATE_HEADERS = "x-hubspot-ratelimit"
 _EMAIL = {"natural_keys": ("email",), "erase_level": DeleteLevel.HARD}
 
 MANIFEST = Manifest(
@@ -199,7 +200,7 @@ MANIFEST = Manifest(
     },
     paging=Paging(kind=PagingKind.CURSOR, cursor_param="after", next="paging.next.after", max_size=MOST_ROWS),
     budgets=(
-        Budget(kind=BudgetKind.BURST, limit=110, per_seconds=10, source="OAuth apps, per account"),
+        Budget(kind=BudgetKind.BURST, limit=110, per_seconds=10, source="OAuth", headers=_RATE_HEADERS),
         Budget(kind=BudgetKind.SEARCH, limit=5, per_seconds=1, source="per account, over all apps"),
         Budget(kind=BudgetKind.CONCURRENT, limit=6, source="what HubSpot's own Node client allows itself"),
     ),

@@ -185,7 +185,7 @@ class Reader:
         is_long = len(msgspec.json.encode(body)) > LONGEST_SEARCH
         if is_long:
             body["properties"] = [native.modified]
-        request = HttpRequest(method="POST", url=f"{native.path}/search", json=body)
+        request = HttpRequest(method="POST", url=f"{native.path}/search", json=body, budget="search")
         answer = decoded(_ANSWER, await self.driver.exchange(request, operation=operation), operation)
         found = answer.results
         if is_long:

@@ -221,6 +221,10 @@ class Salesforce(HttpDriver):
         return error_of(response, operation=operation, is_write=is_write, hide=lambda text: text)
 
     @classmethod
+    def budgets_from(cls, response: HttpResponse) -> dict[BudgetKind, LimitReading]:
+        return {BudgetKind.DAILY: read_usage(response)}
+
+    @classmethod
     def token_facts(cls, answer: Mapping[str, Any]) -> dict[str, str]:
         return hosts.token_facts(answer)
 

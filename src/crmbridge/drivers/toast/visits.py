@@ -47,7 +47,7 @@ class Visits(RestDriver):
         start, end, page = _window(since, cursor)
         size = paging.page_size(self.manifest.paging, limit)
         query = {"startDate": _stamp(start), "endDate": _stamp(end), "pageSize": str(size), "page": str(page)}
-        request = HttpRequest(method="GET", url=ORDER_LIST, query=query)
+        request = HttpRequest(method="GET", url=ORDER_LIST, query=query, budget="search")
         orders = await self.exchange_json(request, operation="list")
         if not isinstance(orders, list) or not all(isinstance(order, dict) for order in orders):
             raise self.unexpected("something that is not a list of orders", Operation.GET, is_write=False)

@@ -44,6 +44,7 @@ from crmbridge.drivers.zoho.reading import MOST_ROWS, Reader
 from crmbridge.drivers.zoho.writing import MOST_WRITES, Results, Writer
 from crmbridge.toolkit.auth import SecretRef
 from crmbridge.toolkit.exchange import HttpDriver
+from crmbridge.toolkit.limits import LimitReading
 
 __all__ = ["MANIFEST", "Zoho"]
 
@@ -234,6 +235,11 @@ class Zoho(HttpDriver):
     @classmethod
     def callback_facts(cls, parameters: Mapping[str, str]) -> dict[str, str]:
         return hosts.callback_facts(parameters)
+
+    @classmethod
+    def budgets_from(cls, response: HttpResponse) -> dict[BudgetKind, LimitReading]:
+        # Credits, of which a call may cost several: what is told corrects what we count.
+        return {BudgetKind.DAILY: read_credits(response)}
 
     @classmethod
     def token_facts(cls, answer: Mapping[str, Any]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from crmbridge.core.errors import AuthError, GateClosed
 from crmbridge.core.manifest import AuthKind, Manifest
 from crmbridge.core.records import WriteResult
 from crmbridge.core.wire import HttpRequest, HttpResponse, Transport
+from crmbridge.services.connections.budgets.purse import Purse
 from crmbridge.services.connections.lending import Lending, Lent, is_renewable
 from crmbridge.services.connections.model import Credential
 from crmbridge.services.tenants.model import Gate, Tenant
@@ -20,18 +21,27 @@ OFFLINE = "offline access (no refresh token came)"
 
 
 class Metered:
-    """A transport that counts: calls made, last status, and the provider's request id."""
+    """A transport that counts: calls made, last status, and the provider's request id.
 
-    def __init__(self, transport: Transport) -> None:
+    Each call takes its tokens of the connection's rate budgets first: one operation may be several calls.
+    """
+
+    def __init__(self, transport: Transport, purse: Purse) -> None:
         self._transport = transport
+        self._purse = purse
         self.calls = 0
         self.status = 0
         self.provider_request_id = ""
 
     async def send(self, request: HttpRequest) -> HttpResponse:
-        """Pass on and count."""
+        """Pass on and count. Raises RateLimited when the budget is used up; then nothing was sent."""
+        ticket = await self._purse.take(request.budget)
         self.calls += 1
-        response = await self._transport.send(request)
+        response: HttpResponse | None = None
+        try:
+            response = await self._transport.send(request)
+        finally:
+            self._purse.settle(ticket, request, response)
         self.status = response.status
         self.provider_request_id = response.header("x-request-id")[:100]
         return response

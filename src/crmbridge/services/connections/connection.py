@@ -19,6 +19,8 @@ from crmbridge.core.records import FieldFact, Filter, Object, Page, Record, Writ
 from crmbridge.core.wire import HttpRequest, HttpResponse, TransportFailure, TransportFault
 from crmbridge.services.audit.model import AuditEntry
 from crmbridge.services.connections.access import Metered, Renewal, access_for
+from crmbridge.services.connections.budgets.purse import Purse
+from crmbridge.services.connections.counting import Counted
 from crmbridge.services.connections.lending import Lent, dead
 from crmbridge.services.connections.model import CredentialStatus, Intent, Sent
 from crmbridge.services.tenants.model import Tenant
@@ -68,6 +70,13 @@ class Connection:
     def supports(self, obj: Object, operation: Operation) -> Support:
         """The declared answer for this object and operation."""
         return self.manifest.supports(obj, operation)
+
+    def get_ready(self) -> None:
+        """A call will follow within milliseconds: what it needs of the rate budget is fetched meanwhile."""
+        self._purse().get_ready()
+
+    def _purse(self) -> Purse:
+        return self._owner.budgets.purse(self.tenant.id, self.id, self._opened.driver, self.manifest)
 
     def check(self, obj: Object, operation: Operation) -> None:
         """Raise Unsupported for what the provider cannot do; nothing has been opened by then."""
@@ -346,15 +355,18 @@ class Connection:
         name: str = "",
     ) -> tuple[T | CrmError, AuditEntry]:
         """Lend the secret, call, and describe the call for the audit log. A failure is answered, not raised."""
-        metered = Metered(self._owner.egress)
+        purse = self._purse()
+        metered = Metered(self._owner.egress, purse)
         started = monotonic()
         answer: T | CrmError
         try:
             await self._owner.check_gate(self.tenant, self.manifest)
             if self._opened.credential.status is CredentialStatus.NEEDS_REAUTHORIZATION:
                 raise dead(self._opened.driver, self.tenant)
-            async with self._owner.in_flight(self.id, self.manifest):
-                answer = await self._lent(metered, call)
+            async with purse:
+                with Counted(self.driver, name or operation.value, obj.value, count, metered) as counted:
+                    answer = await self._lent(metered, call)
+                    counted.answer = answer
         except CrmError as error:
             answer = error
         except Exception as bug:

@@ -13,6 +13,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
+from crmbridge import metrics, tracing
 from crmbridge.core.driver import CrmDriver
 from crmbridge.core.errors import AuthError, CrmError, Fix, NotFound, RateLimited, Unavailable
 from crmbridge.core.manifest import AuthKind
@@ -203,8 +204,11 @@ class Lending:
             )
         secrets = await self.open(tenant, current)
         try:
-            tokens = await self._oauth.renew(driver, credential.settings, secrets, credential.facts)
+            with tracing.span("token renewal", driver=credential.driver):
+                tokens = await self._oauth.renew(driver, credential.settings, secrets, credential.facts)
+            metrics.note_renewal(credential.driver, "renewed")
         except TokenRefused as refused:
+            metrics.note_renewal(credential.driver, refused.fault.value)
             await self._note_refused(conn, tenant, driver, credential, refused)
             return refused.error
         return await self._save(conn, tenant, current, secrets, tokens)

@@ -12,6 +12,8 @@ import msgspec
 from crmbridge.core.operations import Operation
 from crmbridge.core.records import Object, WriteResult
 from crmbridge.services.audit.model import AuditEntry
+from crmbridge.services.connections.budgets.window import Remaining
+from crmbridge.services.connections.routing.table import RouteRow
 
 __all__ = [
     "ConnectionRow",
@@ -102,7 +104,10 @@ class Held(msgspec.Struct, kw_only=True):
 
 
 class ConnectionRow(msgspec.Struct, kw_only=True):
-    """A row of ``connections`` with the credential in use, if there is one."""
+    """A row of ``connections`` with the credential in use, if there is one.
+
+    ``siblings`` are all connections of the tenant with their routes, this one included; read with a single one only.
+    """
 
     id: UUID
     name: str
@@ -110,10 +115,15 @@ class ConnectionRow(msgspec.Struct, kw_only=True):
     routes: dict[str, str]
     is_paused: bool
     held: Held | None = None
+    siblings: list[RouteRow] = []
 
 
 class ConnectionSummary(msgspec.Struct, kw_only=True):
-    """What lists show of a connection."""
+    """What lists show of a connection.
+
+    ``routes``: what it is for which object, defaults included. ``budgets``: what is left of the provider's rate
+    limits, over all processes.
+    """
 
     id: UUID
     name: str
@@ -122,6 +132,7 @@ class ConnectionSummary(msgspec.Struct, kw_only=True):
     account: str
     routes: dict[str, str]
     is_paused: bool
+    budgets: list[Remaining] = []
 
 
 class TestReport(msgspec.Struct, kw_only=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 from uuid import UUID, uuid4
@@ -31,6 +32,7 @@ from crmbridge.services.audit.service import AuditLog
 from crmbridge.services.connections import store
 from crmbridge.services.connections.access import access_for, missing_rights, require_gate
 from crmbridge.services.connections.ahead import Ahead
+from crmbridge.services.connections.budgets import Budgets
 from crmbridge.services.connections.connection import Connection
 from crmbridge.services.connections.consent import Consent
 from crmbridge.services.connections.forms import read_form
@@ -45,6 +47,8 @@ from crmbridge.services.connections.model import (
     TestReport,
 )
 from crmbridge.services.connections.overlap import Overlap
+from crmbridge.services.connections.routing import Routing
+from crmbridge.services.connections.routing.table import RouteRow, effective
 from crmbridge.services.connections.trial import Trial
 from crmbridge.services.incidents.service import Incidents
 from crmbridge.services.mapping.model import Overrides
@@ -56,7 +60,6 @@ from crmbridge.services.tenants.service import Tenants
 from crmbridge.services.vault.service import Vault
 from crmbridge.toolkit.egress import Egress, EgressPolicy
 from crmbridge.toolkit.fieldmap import FieldMap
-from crmbridge.toolkit.limits import InFlight
 
 __all__ = ["Connections", "Opened"]
 
@@ -122,17 +125,25 @@ class Connections:
         self._policy = policy
         self._load = load_driver
         self.lending = Lending(db=db, audit=audit, incidents=incidents, vault=vault, oauth=oauth)
-        self._trial = Trial(tenants=tenants, lending=self.lending, egress=egress, load_driver=load_driver)
+        self.budgets = Budgets(db)
+        self._trial = Trial(
+            tenants=tenants,
+            lending=self.lending,
+            egress=egress,
+            budgets=self.budgets,
+            load_driver=load_driver,
+        )
         self._overlap = Overlap(db=db, vault=vault, lending=self.lending, load_driver=load_driver)
         self.ahead = Ahead(db=db, tenants=tenants, lending=self.lending, load_driver=load_driver)
         self.links = ConnectLinks(self, db=db, audit=audit, load_driver=load_driver, base_url=oauth.base_url)
         self.consent = Consent(self, db=db, oauth=oauth, policy=policy, load_driver=load_driver)
+        self.routing = Routing(self, db=db, audit=audit, fresh_seconds=FRESH_SECONDS)
         self._cache: OrderedDict[tuple[UUID, object], Opened] = OrderedDict()
-        self._gates: OrderedDict[UUID, InFlight] = OrderedDict()
 
     async def close(self) -> None:
-        """Wait for tokens that are being renewed."""
+        """Wait for tokens that are being renewed, give back what was not used of budgets."""
         await self.lending.close()
+        await self.budgets.close()
 
     # -- connecting --------------------------------------------------------------------------------------------
 
@@ -361,6 +372,8 @@ class Connections:
         """All connections of a tenant."""
         async with self._db.tenant(tenant_id) as conn:
             rows = await store.list_connections(conn)
+            left = await self.budgets.remaining_of(conn, self._manifests(rows))
+        said = {row.id: RouteRow(row.id, row.name, row.routes) for row in rows}
         return [
             ConnectionSummary(
                 id=row.id,
@@ -368,11 +381,21 @@ class Connections:
                 driver=row.driver,
                 status=row.held.credential.status.value if row.held else "not_connected",
                 account=row.held.credential.account if row.held else "",
-                routes=row.routes,
+                routes=effective(list(said.values()), said[row.id]),
                 is_paused=row.is_paused,
+                budgets=left.get(row.id, []),
             )
             for row in rows
         ]
+
+    def _manifests(self, rows: list[ConnectionRow]) -> dict[UUID, Manifest]:
+        """Of the connections with a credential; a driver that is not installed here has none to show."""
+        found = {}
+        for row in rows:
+            with suppress(CrmError):
+                if row.held:
+                    found[row.id] = self._load(row.driver).manifest_for(row.held.credential.settings)
+        return found
 
     # -- opening -----------------------------------------------------------------------------------------------
 
@@ -395,6 +418,8 @@ class Connections:
         async with self._db.tenant(tenant.id) as conn:
             row = await store.read_connection(conn, name=name, connection_id=connection_id)
             overrides = await self._mapping.overrides(conn, row.id) if row and row.held else {}
+        if row is not None:
+            self.routing.learn(tenant.id, row.siblings)
         if row is None or row.held is None:
             what = f"the connection {name!r}" if connection_id is None else f"the connection {connection_id}"
             raise NotConfigured(f"Tenant {tenant.slug} has no active credential for {what}.")
@@ -410,6 +435,7 @@ class Connections:
         )
 
     def _forget(self, tenant_id: UUID) -> None:
+        self.routing.forget(tenant_id)
         for key in [key for key in self._cache if key[0] == tenant_id]:
             del self._cache[key]
 
@@ -427,15 +453,6 @@ class Connections:
         """Raise GateClosed before anything is opened. What another process closed counts here within two seconds."""
         if manifest.gate:
             require_gate(await self._tenants.gate(tenant.id), manifest)
-
-    def in_flight(self, connection_id: UUID, manifest: Manifest) -> InFlight:
-        """The gate that bounds calls in flight of one connection in this process."""
-        gate = self._gates.get(connection_id)
-        if gate is None:
-            gate = self._gates[connection_id] = InFlight(manifest.in_flight_limit())
-            while len(self._gates) > _MOST_CACHED:
-                self._gates.popitem(last=False)
-        return gate
 
     async def note_refusal(self, tenant: Tenant, opened: Opened, error: AuthError) -> None:
         """The provider refuses the credential in use: mark it, open one incident, stop hammering."""

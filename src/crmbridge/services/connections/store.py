@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from crmbridge.services.connections.model import ConnectionRow, Credential, CredentialStatus, Held
+from crmbridge.services.connections.routing.table import RouteRow
 
 _CREDENTIAL = """
 k.id, k.connection_id, c.name as connection, k.driver, k.status, k.settings, k.facts, k.account, k.scopes,
@@ -15,21 +16,28 @@ k.missing_rights, k.previous_id, k.row_version, k.created_by, k.created_at, k.te
 k.rotated_at, k.expires_at, extract(epoch from k.expires_at - clock_timestamp())::float8 as seconds_left
 """
 
-# One connection by name, with the credential in use.
-_OPEN_BY_NAME = """
-select c.id as c_id, c.name as c_name, c.driver as c_driver, c.routes, c.paused_at, k.sealed, k.*, c.name as connection,
+# Connections, with the credential in use.
+_OPEN = """
+select c.id as c_id, c.name as c_name, c.driver as c_driver, c.routes, c.paused_at, k.sealed, k.*,
+    c.name as connection{siblings},
     extract(epoch from k.expires_at - clock_timestamp())::float8 as seconds_left
 from connections c
 left join tenant_credentials k
     on k.connection_id = c.id and k.status in ('active', 'needs_reauthorization')
-where c.closed_at is null and c.name = $1
+where c.closed_at is null
 """
+
+# One by name, and the routes of all.
+_SIBLINGS = """,
+    (select jsonb_agg(jsonb_build_object('id', o.id, 'name', o.name, 'routes', o.routes) order by o.created_at, o.id)
+     from connections o where o.closed_at is null) as siblings"""
+_OPEN_BY_NAME = _OPEN.replace("{siblings}", _SIBLINGS) + " and c.name = $1"
 
 # The same by id.
 _OPEN_BY_ID = _OPEN_BY_NAME.replace("c.name = $1", "c.id = $1")
 
 # All connections of the tenant, with the credential in use.
-_OPEN_ALL = _OPEN_BY_NAME.replace(" and c.name = $1", "") + " order by c.created_at"
+_OPEN_ALL = _OPEN.replace("{siblings}", "") + " order by c.created_at, c.id"
 
 # A connection by name, made when it is not there; answers its id and driver.
 _ENSURE = """
@@ -153,15 +161,15 @@ where connection_id = $1
 _PURGE_LINKS = "delete from connect_links where expires_at < now() - interval '7 days'"
 
 _INSERT_LINK = """
-insert into connect_links (id, tenant_id, driver, connection, token_hash, created_by, expires_at)
-values ($1, $2, $3, $4, $5, $6, now() + make_interval(hours => $7)) returning expires_at
+insert into connect_links (id, tenant_id, driver, connection, token_hash, created_by, expires_at, settings)
+values ($1, $2, $3, $4, $5, $6, now() + make_interval(hours => $7), $8) returning expires_at
 """
 
 # The first browser keeps the link.
 _OPEN_LINK = """
 update connect_links set cookie_hash = coalesce(cookie_hash, $2)
 where token_hash = $1 and used_at is null and expires_at > now() and coalesce(cookie_hash, $2) = $2
-returning id, driver, connection, expires_at
+returning id, driver, connection, settings, expires_at
 """
 
 _TRY_LINK = """
@@ -204,7 +212,7 @@ def _held(row: Any) -> Held:
     return Held(credential=_credential(row), sealed=row["sealed"] or b"", expires=expires)
 
 
-def _connection(row: Any) -> ConnectionRow:
+def _connection(row: Any, siblings: Any = ()) -> ConnectionRow:
     return ConnectionRow(
         id=row["c_id"],
         name=row["c_name"],
@@ -212,6 +220,7 @@ def _connection(row: Any) -> ConnectionRow:
         routes=row["routes"],
         is_paused=row["paused_at"] is not None,
         held=_held(row) if row["status"] else None,
+        siblings=[RouteRow(UUID(one["id"]), one["name"], one["routes"]) for one in siblings],
     )
 
 
@@ -223,7 +232,7 @@ async def read_connection(
         row = await conn.fetchrow(_OPEN_BY_ID, connection_id)
     else:
         row = await conn.fetchrow(_OPEN_BY_NAME, name)
-    return _connection(row) if row else None
+    return _connection(row, row["siblings"]) if row else None
 
 
 async def list_connections(conn: Any) -> list[ConnectionRow]:
@@ -398,11 +407,12 @@ async def insert_link(
     token_hash: bytes,
     actor: str,
     hours: int,
+    settings: dict[str, str],
 ) -> datetime:
     """A new connect link; answers when it expires. Links that expired a week ago go."""
     await conn.execute(_PURGE_LINKS)
     expires_at: datetime = await conn.fetchval(
-        _INSERT_LINK, link_id, tenant_id, driver, connection, token_hash, actor, hours
+        _INSERT_LINK, link_id, tenant_id, driver, connection, token_hash, actor, hours, settings
     )
     return expires_at
 

@@ -9,6 +9,8 @@ from typing import Generic, TypeVar
 from crmbridge.core.driver import CrmDriver
 from crmbridge.core.errors import CrmError
 from crmbridge.services.connections.access import Metered, Renewal, access_for, require_gate
+from crmbridge.services.connections.budgets import Budgets
+from crmbridge.services.connections.counting import Counted
 from crmbridge.services.connections.lending import Lending
 from crmbridge.services.connections.model import Held
 from crmbridge.services.tenants.model import Tenant
@@ -40,11 +42,13 @@ class Trial:
         tenants: Tenants,
         lending: Lending,
         egress: Egress,
+        budgets: Budgets,
         load_driver: Callable[[str], type[CrmDriver]],
     ) -> None:
         self._tenants = tenants
         self._lending = lending
         self._egress = egress
+        self._budgets = budgets
         self._load = load_driver
 
     async def run(
@@ -53,16 +57,19 @@ class Trial:
         """One call. A CrmError is the failure, a shut gate included; nothing is raised for it."""
         credential = held.credential
         driver = self._load(credential.driver)
-        metered = Metered(self._egress)
+        manifest = driver.manifest_for(credential.settings)
+        purse = self._budgets.purse(tenant.id, credential.connection_id, driver, manifest)
+        metered = Metered(self._egress, purse)
         started = monotonic()
         tried: Tried[T] = Tried(credential.facts)
         try:
-            require_gate(await self._tenants.gate(tenant.id), driver.manifest_for(credential.settings))
+            require_gate(await self._tenants.gate(tenant.id), manifest)
             lent = await self._lending.lend(tenant, driver, held, is_test=True)
             access = access_for(tenant, lent, metered)
             Renewal(self._lending, tenant, driver, lent, access, is_test=True)
             try:
-                tried.answer = await call(driver(access))
+                with Counted(credential.driver, operation, "", 1, metered) as counted:
+                    tried.answer = counted.answer = await call(driver(access))
             finally:
                 tried.facts = access.facts
         except CrmError as error:

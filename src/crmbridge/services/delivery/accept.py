@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from uuid import UUID
 
 import msgspec
 
-from crmbridge.core.errors import FieldError, Fix, ValidationError
+from crmbridge.core.errors import CrmError, FieldError, Fix, Unavailable, Unsupported, ValidationError
 from crmbridge.core.ids import new_id
 from crmbridge.core.operations import Operation
 from crmbridge.core.records import Object
 from crmbridge.db.pool import Database
 from crmbridge.services.connections.connection import Connection
 from crmbridge.services.connections.model import Intent
+from crmbridge.services.connections.routing import Route
 from crmbridge.services.connections.service import Connections
 from crmbridge.services.delivery import store
-from crmbridge.services.delivery.store import PreparedTarget, PreparedWrite
+from crmbridge.services.delivery.addressing import Kept, addressed, records_named, twin_key
+from crmbridge.services.delivery.model import TargetState
+from crmbridge.services.delivery.outcome import describe_error
+from crmbridge.services.delivery.store import PreparedTarget, PreparedWrite, Twin
 from crmbridge.services.delivery.subjects import fingerprint, link_hash, order_key, subjects_of
 from crmbridge.services.tenants.model import Tenant
 from crmbridge.services.vault.keys import TenantKeys, write_aad
@@ -28,6 +32,9 @@ __all__ = ["Acceptance", "Origin"]
 MAX_KEY_CHARACTERS = 200
 _LINK_KINDS = ("write_id", "remote_id", "email", "phone")
 _NEEDS_KEY = (Operation.CREATE, Operation.UPSERT)
+_NOT_TAKEN = "was not taken by this connection; redrive it first, then this one"
+# Nothing comes of these without a person.
+_ENDED = (TargetState.DEAD_LETTER, TargetState.DISCARDED, TargetState.CANCELLED)
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,22 +61,35 @@ class Acceptance:
         intent: Intent,
         key: str,
         origin: Origin,
-        connections: Sequence[str] = ("primary",),
+        connections: Sequence[str] = (),
     ) -> PreparedWrite:
-        """Everything but the transaction. Raises ValidationError (each field named), Unsupported, NotConfigured."""
+        """Everything but the transaction. Raises ValidationError (each field named), Unsupported, NotConfigured.
+
+        Without ``connections`` the routes say where it goes: the primary decides whether the write is accepted, and
+        what another one can never take is a dead letter from the start. Each connection named must take it.
+        """
         check_key(intent, key)
-        opened = [await self._connections.open(tenant.id, name=name) for name in connections]
+        routes: Sequence[Route] = ()
+        if not connections:
+            routes = await self._connections.routing.of(tenant.id, intent.object)
+        names = connections or (routes[0].connection,)
+        opened = [(name, await self._connections.open(tenant.id, name=name)) for name in names]
         keys = await self._vault.keys(tenant.id)
         write_id = new_id()
-        targets = [await self._target(tenant, keys, connection, intent) for connection in opened]
+        targets = [await self._target(tenant, keys, connection, name, intent) for name, connection in opened]
+        kept = intent
+        if len(routes) > 1:
+            kept = Kept(**{name: getattr(intent, name) for name in Intent.__struct_fields__})
+            kept.home = str(routes[0].connection_id)
+            targets += [await self._also(tenant, keys, route, kept) for route in routes[1:]]
         return PreparedWrite(
             write_id=write_id,
             tenant_id=tenant.id,
             key_hash=keys.hash("idempotency_key", key) if key else None,
-            fingerprint=fingerprint(keys, intent),
+            fingerprint=fingerprint(keys, intent, connections),
             object=intent.object.value,
             operation=intent.operation.value,
-            sealed=keys.seal(msgspec.json.encode(intent), write_aad(tenant.id, write_id)),
+            sealed=keys.seal(msgspec.json.encode(kept), write_aad(tenant.id, write_id)),
             priority=origin.priority,
             source=origin.source,
             import_id=origin.import_id,
@@ -80,25 +100,80 @@ class Acceptance:
         )
 
     async def _target(
-        self, tenant: Tenant, keys: TenantKeys, connection: Connection, intent: Intent
+        self, tenant: Tenant, keys: TenantKeys, connection: Connection, name: str, intent: Intent
     ) -> PreparedTarget:
         connection.check(intent.object, intent.operation)
         check_links(connection, intent)
         target_id = new_id()
         connection.map(intent, target_id=target_id, links={})
+        depends_on, linked = await self._dependencies(tenant, keys, connection.id, intent)
+        _require(linked)
         return PreparedTarget(
             id=target_id,
             connection_id=connection.id,
+            connection=name,
             order_key=order_key(keys, intent, region=tenant.region),
-            depends_on=await self._dependencies(tenant, keys, connection, intent),
+            depends_on=depends_on,
         )
 
-    async def _dependencies(
-        self, tenant: Tenant, keys: TenantKeys, connection: Connection, intent: Intent
-    ) -> list[UUID]:
-        """Writes that must be applied first: those linked by id, and creates under way of a person linked by name."""
-        if not intent.links:
+    async def _also(self, tenant: Tenant, keys: TenantKeys, route: Route, kept: Kept) -> PreparedTarget:
+        """The target of a connection that is not the primary. Nothing that is wrong with it refuses the write."""
+        target = PreparedTarget(
+            id=new_id(),
+            connection_id=route.connection_id,
+            connection=route.connection,
+            order_key=order_key(keys, kept, region=tenant.region),
+        )
+        try:
+            twins = await self._twins(tenant, route, kept)
+            depends_on, linked = await self._dependencies(tenant, keys, route.connection_id, kept)
+            target.depends_on = sorted({*depends_on, *(twin.write_id for twin in twins)})
+            connection = await self._openable(tenant, route)
+            if connection is None:
+                return target
+            connection.check(kept.object, kept.operation)
+            _require(linked, _ENDED, _NOT_TAKEN)
+            if any(twin.state in _ENDED for twin in twins):
+                problem = FieldError("remote_id", f"the write that made the record {_NOT_TAKEN}")
+                raise _invalid("The record is not there yet.", [problem])
+            if all(twin.state is TargetState.APPLIED for twin in twins):
+                known = {str(twin.write_id): twin.remote_id for twin in twins}
+                own = addressed(kept, route.connection_id, known)
+                target.order_key = order_key(keys, own, region=tenant.region)
+                check_links(connection, own)
+                connection.map(own, target_id=target.id, links={})
+        except (Unsupported, ValidationError) as error:
+            target.error = describe_error(error)
+        return target
+
+    async def _openable(self, tenant: Tenant, route: Route) -> Connection | None:
+        """None: its target waits (for a credential, say), and whoever drains the lane finds out what for."""
+        try:
+            return await self._connections.open(tenant.id, name=route.connection)
+        except Unavailable:
+            raise
+        except CrmError:
+            return None
+
+    async def _twins(self, tenant: Tenant, route: Route, kept: Kept) -> list[Twin]:
+        """The records that an intent names by home's ids, as this connection has them. What is not there is no twin."""
+        named = records_named(kept)
+        if not named:
             return []
+        async with self._db.tenant(tenant.id) as conn:
+            found = await store.twins(conn, UUID(kept.home), route.connection_id, named)
+        kept.twins[str(route.connection_id)] = {
+            twin_key(*record): str(twin.write_id) for record, twin in found.items()
+        }
+        return list(found.values())
+
+    async def _dependencies(
+        self, tenant: Tenant, keys: TenantKeys, connection_id: UUID, intent: Intent
+    ) -> tuple[list[UUID], dict[str, TargetState | None]]:
+        """Writes that must be applied first: those linked by id, and creates under way of a person linked by name.
+
+        Also how each write linked by id stands on this connection, by the link's name; None when it is not there.
+        """
         named = {name: UUID(link["write_id"]) for name, link in intent.links.items() if link.get("write_id")}
         persons = [
             (name, kind, link[kind])
@@ -107,21 +182,30 @@ class Acceptance:
             if link.get(kind)
         ]
         if not named and not persons:
-            return []
+            return [], {}
         found = set(named.values())
         async with self._db.tenant(tenant.id) as conn:
-            there = await store.on_connection(conn, connection.id, list(named.values())) if named else set()
+            there = await store.on_connection(conn, connection_id, list(named.values())) if named else {}
             for name, kind, text in persons:
                 digest = link_hash(keys, kind, text, tenant.region)
-                found.update(await store.pending_about(conn, tenant.id, digest, connection.id, name))
-        missing = [
-            FieldError(f"links.{name}.write_id", "is no write of this tenant on this connection")
-            for name, write_id in named.items()
-            if write_id not in there
-        ]
-        if missing:
-            raise _invalid("A linked write is not there.", missing)
-        return sorted(found)
+                found.update(await store.pending_about(conn, tenant.id, digest, connection_id, name))
+        return sorted(found), {name: there.get(write_id) for name, write_id in named.items()}
+
+
+def _require(
+    linked: Mapping[str, TargetState | None], ended: Collection[TargetState] = (), why_ended: str = ""
+) -> None:
+    """Raises ValidationError for a linked write that is not there, or stands in one of ``ended``."""
+    errors = [
+        FieldError(
+            f"links.{name}.write_id",
+            "is no write of this tenant on this connection" if state is None else why_ended,
+        )
+        for name, state in linked.items()
+        if state is None or state in ended
+    ]
+    if errors:
+        raise _invalid("A linked write is not there.", errors)
 
 
 def check_key(intent: Intent, key: str) -> None:

@@ -1,5 +1,6 @@
 -- One statement for a flush of accepts, of several tenants. Ends up with one row per write that is new ('write')
 -- and one per lane that was pulled forward ('lane'); a key known already makes its write vanish here.
+-- A target with an error is one that its connection can never take: a dead letter from the start.
 -- Targets and subjects name their write by its place among the accepts, counted from 1.
 -- Every insert is sorted, so that two flushes take their locks in one order.
 with accepts as (
@@ -24,15 +25,20 @@ with accepts as (
     returning id
 ), targets as (
     insert into write_targets
-        (id, tenant_id, write_id, connection_id, object, operation, priority, order_key, depends_on)
+        (id, tenant_id, write_id, connection_id, object, operation, priority, order_key, depends_on, state, outcome,
+         error, finished_at)
     select t.id, a.tenant_id, a.write_id, t.connection_id, a.object, a.operation, a.priority, t.order_key,
-           coalesce(t.depends_on::uuid[], '{}')
-    from unnest($13::int[], $14::uuid[], $15::uuid[], $16::bytea[], $17::text[]) with ordinality
-         as t (place, id, connection_id, order_key, depends_on, position)
+           coalesce(t.depends_on::uuid[], '{}'),
+           case when t.error is null then 'accepted' else 'dead_letter' end,
+           case when t.error is not null then 'not_applied' end,
+           t.error,
+           case when t.error is not null then clock_timestamp() end
+    from unnest($13::int[], $14::uuid[], $15::uuid[], $16::bytea[], $17::text[], $21::jsonb[]) with ordinality
+         as t (place, id, connection_id, order_key, depends_on, error, position)
     join accepts a using (place)
     where a.write_id in (select id from fresh)
     order by t.position
-    returning connection_id, tenant_id
+    returning connection_id, tenant_id, state
 ), subjects as (
     insert into write_subjects (tenant_id, subject_hash, kind, write_id)
     select a.tenant_id, s.subject_hash, s.kind, a.write_id
@@ -43,7 +49,7 @@ with accepts as (
     on conflict do nothing
 ), pulled as (
     insert into lanes (connection_id, tenant_id, next_due)
-    select distinct connection_id, tenant_id, now() from targets order by connection_id
+    select distinct connection_id, tenant_id, now() from targets where state = 'accepted' order by connection_id
     on conflict (connection_id) do update set next_due = excluded.next_due
         where lanes.next_due is null or lanes.next_due > excluded.next_due
     returning connection_id, tenant_id, fence,

@@ -23,6 +23,7 @@ from crmbridge.core.operations import Operation, Outcome
 from crmbridge.core.records import Object, Record, Write, WriteResult
 from crmbridge.services.audit.model import AuditEntry
 from crmbridge.services.connections.model import Intent, Sent
+from crmbridge.services.delivery.addressing import Kept, addressed
 from crmbridge.services.delivery.model import Limits, TargetState
 from crmbridge.services.delivery.store import Row
 from crmbridge.services.vault.keys import SealBroken, TenantKeys, write_aad
@@ -112,10 +113,11 @@ async def _mapped(
     if row.sealed is None:
         raise NotFound("The content of this write was erased before it was delivered.")
     try:
-        intent = msgspec.json.decode(keys.open(row.sealed, write_aad(tenant_id, row.write_id)), type=Intent)
+        kept = msgspec.json.decode(keys.open(row.sealed, write_aad(tenant_id, row.write_id)), type=Kept)
     except SealBroken as error:
         # The fault of this row, not of the lane's configuration.
         raise UnexpectedResponse(error.message, outcome=Outcome.NOT_APPLIED, fix=error.fix) from None
+    intent = addressed(kept, connection.id, row.remote_ids)
     links = {name: await _linked(name, link, row, connection, people) for name, link in intent.links.items()}
     return connection.map(intent, target_id=row.id, links=links)
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from crmbridge.core.errors import FieldError, NotFound, ValidationError
+import msgspec
+
+from crmbridge import metrics
+from crmbridge.core.errors import FieldError, Fix, NotFound, ValidationError
 from crmbridge.db.pool import Database
 from crmbridge.services.audit.model import AuditEntry
 from crmbridge.services.audit.service import AuditLog
-from crmbridge.services.delivery import store
+from crmbridge.services.delivery import store, written
 from crmbridge.services.delivery.model import (
     TRANSITIONS,
     Event,
+    Moved,
     TargetState,
     WriteFilter,
     WritePage,
@@ -23,6 +27,7 @@ from crmbridge.services.delivery.model import (
     sources_of,
 )
 from crmbridge.services.delivery.store import PulledLane
+from crmbridge.services.delivery.waiting import Waiters
 
 __all__ = ["Desk"]
 
@@ -35,29 +40,36 @@ MOST_PER_PAGE = 200
 
 
 class Desk:
-    """Reads and steps of one installation. ``on_lanes`` hears of lanes that have something to do now."""
+    """The half of delivery that people use. ``on_lanes`` hears of lanes that have something to do now."""
 
-    def __init__(self, db: Database, audit: AuditLog, on_lanes: Callable[[list[PulledLane]], None]) -> None:
+    def __init__(
+        self,
+        db: Database,
+        audit: AuditLog,
+        waiters: Waiters,
+        on_lanes: Callable[[Sequence[PulledLane]], None],
+    ) -> None:
         self._db = db
         self._audit = audit
+        self._waiters = waiters
         self._on_lanes = on_lanes
 
     async def read(self, tenant_id: UUID, write_id: UUID) -> WriteView:
         """One write with its targets. Raises NotFound."""
         async with self._db.tenant(tenant_id) as conn:
-            found = await store.list_writes(conn, tenant_id, WriteFilter(), write_id=write_id)
+            found = await written.list_writes(conn, tenant_id, WriteFilter(), write_id=write_id)
         if not found:
             raise NotFound("There is no such write.")
         return found[0]
 
     async def list(
-        self, tenant_id: UUID, wanted: WriteFilter, *, cursor: str = "", limit: int = 50
+        self, tenant_id: UUID, wanted: WriteFilter | None = None, *, cursor: str = "", limit: int = 50
     ) -> WritePage:
         """A page of writes, newest first, 1 to 200. Raises ValidationError for a cursor of somebody else."""
         limit = max(1, min(limit, MOST_PER_PAGE))
         async with self._db.tenant(tenant_id) as conn:
-            found = await store.list_writes(
-                conn, tenant_id, wanted, before=_read_cursor(cursor), limit=limit + 1
+            found = await written.list_writes(
+                conn, tenant_id, wanted or WriteFilter(), before=_read_cursor(cursor), limit=limit + 1
             )
         page = found[:limit]
         more = len(found) > limit
@@ -65,68 +77,243 @@ class Desk:
             writes=page, next_cursor=f"{page[-1].accepted_at.isoformat()}_{page[-1].id}" if more else ""
         )
 
-    async def counts(self, tenant_id: UUID, import_id: UUID | None = None) -> dict[TargetState, int]:
+    async def counts(self, tenant_id: UUID, *, import_id: UUID | None = None) -> dict[TargetState, int]:
         """Targets by state, of all writes or of one import; every state is there."""
         async with self._db.tenant(tenant_id) as conn:
-            found = await store.count_states(conn, tenant_id, import_id)
+            found = await written.count_states(conn, tenant_id, import_id)
         return {state: found.get(state.value, 0) for state in TargetState}
 
-    async def step(
+    async def redrive(
+        self,
+        tenant_id: UUID,
+        write_id: UUID,
+        *,
+        actor: str,
+        request_id: str = "",
+        connection_id: UUID | None = None,
+    ) -> WriteView:
+        """Send a parked or dead-lettered write again: every target, or one connection's. Raises NotFound, Conflict."""
+        return await self._step(tenant_id, Event.REDRIVE, actor, write_id, connection_id, "", request_id)
+
+    async def redrive_many(
+        self, tenant_id: UUID, wanted: WriteFilter, *, actor: str, request_id: str = ""
+    ) -> int:
+        """The same for all dead letters that fit; parked ones only when the filter names their state."""
+        done = await self.steer_many(tenant_id, Event.REDRIVE, wanted, actor=actor, request_id=request_id)
+        return done.moved
+
+    async def steer_many(
+        self,
+        tenant_id: UUID,
+        event: Event,
+        wanted: WriteFilter,
+        *,
+        actor: str,
+        reason: str = "",
+        request_id: str = "",
+        limit: int | None = None,
+        until: datetime | None = None,
+    ) -> Moved:
+        """Redrive, discard or cancel all targets that fit, at most ``limit`` of them.
+
+        Where the filter names no state, redrive and discard take dead letters, never parked ones.
+        """
+        if wanted.state is None and event is not Event.CANCEL:
+            wanted = msgspec.structs.replace(wanted, state=TargetState.DEAD_LETTER)
+        return await self._step_many(
+            tenant_id,
+            event,
+            wanted,
+            actor=actor,
+            reason=reason,
+            request_id=request_id,
+            limit=limit,
+            until=until,
+        )
+
+    async def discard(
+        self,
+        tenant_id: UUID,
+        write_id: UUID,
+        *,
+        actor: str,
+        reason: str = "",
+        request_id: str = "",
+        connection_id: UUID | None = None,
+    ) -> WriteView:
+        """Give a parked or dead-lettered write up for good. Raises NotFound, Conflict."""
+        return await self._step(tenant_id, Event.DISCARD, actor, write_id, connection_id, reason, request_id)
+
+    async def cancel(
+        self,
+        tenant_id: UUID,
+        write_id: UUID,
+        *,
+        actor: str,
+        request_id: str = "",
+        connection_id: UUID | None = None,
+    ) -> WriteView:
+        """Take back what has not been sent. Raises NotFound, Conflict (too late)."""
+        return await self._step(tenant_id, Event.CANCEL, actor, write_id, connection_id, "", request_id)
+
+    async def _step(
+        self,
+        tenant_id: UUID,
+        event: Event,
+        actor: str,
+        write_id: UUID,
+        connection_id: UUID | None,
+        reason: str,
+        request_id: str,
+    ) -> WriteView:
+        await self._step_one(
+            tenant_id,
+            event,
+            actor,
+            write_id=write_id,
+            connection_id=connection_id,
+            reason=reason,
+            request_id=request_id,
+        )
+        view = await self.read(tenant_id, write_id)
+        for target in view.targets:
+            if target.is_settled:
+                self._waiters.wake(target.id, target)
+        return view
+
+    async def _step_one(
         self,
         tenant_id: UUID,
         event: Event,
         actor: str,
         *,
-        write_id: UUID | None = None,
-        wanted: WriteFilter | None = None,
+        write_id: UUID,
+        connection_id: UUID | None = None,
         reason: str = "",
         request_id: str = "",
     ) -> int:
-        """Redrive, discard or cancel one write or all that fit; answers how many targets moved.
+        """Redrive, discard or cancel one write, or only its target on one connection; answers how many moved.
 
-        For one write: raises NotFound, or Conflict when none of its targets may take the step.
+        Raises NotFound, or Conflict when no target may take the step.
         """
-        wanted = wanted or WriteFilter()
-        sources = sources_of(event)
-        state = TRANSITIONS[sources[0], event]
+        wanted = WriteFilter(connection_id=connection_id)
         async with self._db.tenant(tenant_id) as conn:
-            moved = await store.step(
-                conn,
-                tenant_id,
-                wanted,
-                write_id=write_id,
-                sources=[source.value for source in sources],
-                state=state.value,
+            moved = await self._move(conn, tenant_id, event, wanted, write_id=write_id)
+            if not moved:
+                await self._refuse(conn, tenant_id, write_id, event, connection_id)
+            lanes = await self._note(
+                conn, tenant_id, event, actor, wanted, moved, write_id, reason, request_id
             )
-            if not moved and write_id is not None:
-                await self._refuse(conn, tenant_id, write_id, event)
-            lanes = []
-            if moved:
-                lanes = await store.pull_lanes(conn, [connection_id for _, connection_id in moved])
-                details: dict[str, Any] = {"targets": len(moved)}
-                if reason:
-                    details["reason"] = reason[:200]
-                if write_id is None:
-                    details["filter"] = {name: str(value) for name, value in _parts(wanted).items() if value}
-                await self._audit.write(
-                    conn,
-                    AuditEntry(
-                        tenant_id=tenant_id,
-                        actor=actor,
-                        action=_ACTIONS[event],
-                        subject_id=str(write_id or ""),
-                        request_id=request_id,
-                        details=details,
-                    ),
-                )
+        if moved:
+            metrics.note_step(event.value, len(moved))
         self._on_lanes([lane for lane in lanes if lane.is_idle])
         return len(moved)
 
-    async def _refuse(self, conn: Any, tenant_id: UUID, write_id: UUID, event: Event) -> None:
-        found = await store.list_writes(conn, tenant_id, WriteFilter(), write_id=write_id)
+    async def _step_many(
+        self,
+        tenant_id: UUID,
+        event: Event,
+        wanted: WriteFilter,
+        *,
+        actor: str,
+        reason: str = "",
+        request_id: str = "",
+        limit: int | None = None,
+        until: datetime | None = None,
+    ) -> Moved:
+        """The same for targets that fit, oldest first, at most ``limit``.
+
+        ``until`` of the first answer, given again, leaves out what has failed anew since then. Raises ValidationError
+        when the filter names a state that cannot take the step.
+        """
+        sources = sources_of(event)
+        if wanted.state is not None and wanted.state not in sources:
+            known = ", ".join(source.value for source in sources)
+            raise ValidationError(
+                f"What is {wanted.state.value} cannot follow {event.value!r}.",
+                fields=(FieldError("state", f"must be one of {known}"),),
+            )
+        async with self._db.tenant(tenant_id) as conn:
+            moved = await self._move(conn, tenant_id, event, wanted, limit=limit, until=until)
+            left, until = await written.left(
+                conn, tenant_id, wanted, sources=[source.value for source in sources], until=until
+            )
+            lanes = await self._note(conn, tenant_id, event, actor, wanted, moved, None, reason, request_id)
+        self._on_lanes([lane for lane in lanes if lane.is_idle])
+        return Moved(moved=len(moved), left=left, until=until)
+
+    async def _move(
+        self,
+        conn: Any,
+        tenant_id: UUID,
+        event: Event,
+        wanted: WriteFilter,
+        *,
+        write_id: UUID | None = None,
+        limit: int | None = None,
+        until: datetime | None = None,
+    ) -> Sequence[tuple[UUID, UUID]]:
+        sources = sources_of(event)
+        return await written.step(
+            conn,
+            tenant_id,
+            wanted,
+            write_id=write_id,
+            sources=[source.value for source in sources],
+            state=TRANSITIONS[sources[0], event].value,
+            until=until,
+            limit=limit,
+        )
+
+    async def _note(
+        self,
+        conn: Any,
+        tenant_id: UUID,
+        event: Event,
+        actor: str,
+        wanted: WriteFilter,
+        moved: Sequence[tuple[UUID, UUID]],
+        write_id: UUID | None,
+        reason: str,
+        request_id: str,
+    ) -> Sequence[PulledLane]:
+        """Pull the lanes of what has moved, and one audit row."""
+        if not moved:
+            return []
+        lanes = await store.pull_lanes(conn, [connection_id for _, connection_id in moved])
+        details: dict[str, Any] = {"targets": len(moved)}
+        if reason:
+            details["reason"] = reason[:200]
+        if parts := {name: str(value) for name, value in _parts(wanted).items() if value}:
+            details["filter"] = parts
+        await self._audit.write(
+            conn,
+            AuditEntry(
+                tenant_id=tenant_id,
+                actor=actor,
+                action=_ACTIONS[event],
+                connection_id=wanted.connection_id,
+                subject_id=str(write_id or ""),
+                request_id=request_id,
+                details=details,
+            ),
+        )
+        return lanes
+
+    async def _refuse(
+        self, conn: Any, tenant_id: UUID, write_id: UUID, event: Event, connection_id: UUID | None
+    ) -> None:
+        found = await written.list_writes(conn, tenant_id, WriteFilter(), write_id=write_id)
         if not found:
             raise NotFound("There is no such write.")
-        for target in found[0].targets:
+        targets = [t for t in found[0].targets if connection_id in (None, t.connection_id)]
+        if not targets:
+            names = ", ".join(target.connection for target in found[0].targets)
+            raise NotFound(
+                "This write does not go to that connection.",
+                fix=Fix("choose_connection", f"It goes to {names}."),
+            )
+        for target in targets:
             advance(target.state, event)
 
 
@@ -137,6 +324,7 @@ def _parts(wanted: WriteFilter) -> dict[str, Any]:
         "import_id": wanted.import_id,
         "connection_id": wanted.connection_id,
         "since": wanted.since,
+        "code": wanted.code,
     }
 
 

@@ -14,6 +14,7 @@ from uuid import UUID
 import msgspec
 import structlog
 
+from crmbridge import tracing
 from crmbridge.core.errors import Unavailable
 from crmbridge.core.ids import new_id
 from crmbridge.core.manifest import IdempotencyKind
@@ -25,6 +26,7 @@ from crmbridge.services.audit.model import AuditEntry
 from crmbridge.services.audit.service import AuditLog
 from crmbridge.services.delivery import store
 from crmbridge.services.delivery.batch import Batch, Lane, Prepared, failed_result, prepare, shape
+from crmbridge.services.delivery.counting import note_saved, words
 from crmbridge.services.delivery.model import Event, Limits, TargetState, TargetView, advance
 from crmbridge.services.delivery.outcome import Verdict, backoff_seconds, judge, judge_look_up
 from crmbridge.services.delivery.store import Lease, Row, SavedResult
@@ -284,7 +286,8 @@ class Drain:
                 if not prepared:
                     return
                 started = monotonic()
-                results, entry = await self._call(batch, prepared)
+                with tracing.span("drain batch", **words(self._connection.manifest.slug, batch)):
+                    results, entry = await self._call(batch, prepared)
             finally:
                 self._slots.release()
             await self._conclude(batch, prepared, results, entry, monotonic() - started)
@@ -375,6 +378,7 @@ class Drain:
             _log.warning(
                 "save.refused", connection_id=str(self._lease.connection_id), late=len(outcomes) - len(saved)
             )
+        note_saved(self._connection.manifest.slug, batch, results, saved)
         for view in saved:
             self._tools.waiters.wake(view.id, view)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Any
 
 import msgspec
 import structlog
 
+from crmbridge import metrics, tracing
 from crmbridge.core.errors import Conflict, Fix
 from crmbridge.db.errors import DatabaseUnavailable
 from crmbridge.db.pool import Database
@@ -42,11 +44,14 @@ class Flusher:
         self._size = size
         self._queue: deque[tuple[PreparedWrite, bool, asyncio.Future[Flushed]]] = deque()
         self._task: asyncio.Task[None] | None = None
+        self._links: list[Any] = []
 
     def submit(self, item: PreparedWrite, *, is_waited: bool = False) -> asyncio.Future[Flushed]:
         """Queue one accept. The future brings Flushed, Conflict (the key has another body), or the failure."""
         future: asyncio.Future[Flushed] = asyncio.get_running_loop().create_future()
         self._queue.append((item, is_waited, future))
+        if tracing.is_on():
+            self._links.append(tracing.link())
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run())
         return future
@@ -92,11 +97,15 @@ class Flusher:
 
     async def _flush(self, batch: Sequence[tuple[PreparedWrite, bool, asyncio.Future[Flushed]]]) -> None:
         items = [item for item, _, _ in batch]
-        async with self._db.tenants(sorted({item.tenant_id for item in items})) as conn:
-            fresh, lanes = await store.insert_writes(conn, items)
-            stale = [item for item in items if item.write_id not in fresh]
-            known = await store.known_writes(conn, stale) if stale else {}
+        links, self._links = self._links, []
+        started = monotonic()
+        with tracing.span("flush", is_root=True, links=links, writes=len(items)):
+            async with self._db.tenants(sorted({item.tenant_id for item in items})) as conn:
+                fresh, lanes = await store.insert_writes(conn, items)
+                stale = [item for item in items if item.write_id not in fresh]
+                known = await store.known_writes(conn, stale) if stale else {}
         # After the commit.
+        metrics.note_flush(len(items), monotonic() - started)
         by_connection = {lane.connection_id: lane for lane in lanes}
         claimed: set[Any] = set()
         for item, is_waited, future in batch:

@@ -19,6 +19,7 @@ __all__ = [
     "Accepted",
     "Event",
     "Limits",
+    "Moved",
     "NewWrite",
     "TargetState",
     "TargetView",
@@ -105,7 +106,11 @@ def sources_of(event: Event) -> list[TargetState]:
 
 def diagram() -> str:
     """The table as a Mermaid state diagram, for the docs."""
-    lines = ["stateDiagram-v2", "    [*] --> accepted"]
+    lines = [
+        "stateDiagram-v2",
+        "    [*] --> accepted",
+        "    [*] --> dead_letter: one of several can never take it",
+    ]
     lines += [f"    {old.value} --> {new.value}: {event.value}" for (old, event), new in TRANSITIONS.items()]
     left = {old for old, _ in TRANSITIONS}
     lines += [f"    {state.value} --> [*]" for state in TargetState if state not in left]
@@ -144,10 +149,14 @@ class NewWrite(msgspec.Struct, kw_only=True):
 
 
 class TargetView(msgspec.Struct, kw_only=True):
-    """One write on one connection, as people and programs see it. ``error`` has the fields of ``CrmError.to_dict``."""
+    """One write on one connection, as people and programs see it. ``error`` has the fields of ``CrmError.to_dict``.
+
+    ``connection`` is its name. Of several targets the first is the primary's.
+    """
 
     id: UUID
     connection_id: UUID
+    connection: str = ""
     state: TargetState
     outcome: str | None = None
     remote_id: str = ""
@@ -194,13 +203,22 @@ class WriteView(msgspec.Struct, kw_only=True):
 
 
 class WriteFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which writes: every part given must hold."""
+    """Which writes: every part given must hold. ``code`` is that of a target's error; it counts for steps only."""
 
     state: TargetState | None = None
     object: str = ""
     import_id: UUID | None = None
     connection_id: UUID | None = None
     since: datetime | None = None
+    code: str = ""
+
+
+class Moved(msgspec.Struct, frozen=True, kw_only=True):
+    """What a step by filter did. ``left`` targets fit and were over the limit; ``until`` goes into the next call."""
+
+    moved: int
+    left: int
+    until: datetime
 
 
 class WritePage(msgspec.Struct, kw_only=True):

@@ -15,12 +15,13 @@ from crmbridge.services.audit.model import AuditEntry
 from crmbridge.services.audit.service import AuditLog
 from crmbridge.services.connections.model import Intent
 from crmbridge.services.connections.service import Connections
+from crmbridge.services.delivery.addressing import Kept, addressed
 from crmbridge.services.delivery.model import TargetState
 from crmbridge.services.tenants.model import Tenant
 from crmbridge.services.vault.keys import write_aad
 from crmbridge.services.vault.service import Vault
 
-__all__ = ["AttemptView", "Content", "Preview", "Reading"]
+__all__ = ["AttemptView", "Content", "Plan", "Preview", "Reading"]
 
 
 def _sql(name: str) -> str:
@@ -52,6 +53,15 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
     target_id: UUID
     payload: Any = None
     problem: str = ""
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What one connection's provider would be sent; ``error`` instead where it would not take it."""
+
+    connection: str
+    driver: str = ""
+    payload: Any = None
+    error: dict[str, Any] | None = None
 
 
 class Content(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,16 +115,44 @@ class Reading:
         if rows[0]["sealed"] is None:
             raise NotFound("The content of this write was erased.")
         opened = keys.open(rows[0]["sealed"], write_aad(tenant.id, write_id))
+        kept = msgspec.json.decode(opened, type=Kept)
         intent = msgspec.json.decode(opened, type=Intent)
-        return Content(intent=intent, previews=[await self._preview(tenant, intent, row) for row in rows])
+        return Content(intent=intent, previews=[await self._preview(tenant, kept, row) for row in rows])
 
-    async def _preview(self, tenant: Tenant, intent: Intent, row: Any) -> Preview:
+    async def plan(self, tenant: Tenant, intent: Intent, connection: str = "") -> list[Plan]:
+        """What would be sent for an intent, the primary's first. Nothing is kept, nothing leaves.
+
+        Raises what an accept would raise: the primary's refusal. Another connection's stands in its plan.
+        """
+        names = [connection]
+        if not connection:
+            names = [r.connection for r in await self._connections.routing.of(tenant.id, intent.object)]
+        plans = [await self._plan(tenant, intent, names[0])]
+        if len(names) > 1:
+            home = (await self._connections.open(tenant.id, name=names[0])).id
+            kept = Kept(**{name: getattr(intent, name) for name in Intent.__struct_fields__}, home=str(home))
+            for name in names[1:]:
+                try:
+                    opened = await self._connections.open(tenant.id, name=name)
+                    plans.append(await self._plan(tenant, addressed(kept, opened.id, None), name))
+                except CrmError as error:
+                    plans.append(Plan(connection=name, error=error.to_dict()))
+        return plans
+
+    async def _plan(self, tenant: Tenant, intent: Intent, name: str) -> Plan:
+        opened = await self._connections.open(tenant.id, name=name)
+        links = {link: reference.get("remote_id", "") for link, reference in intent.links.items()}
+        write = opened.map(intent, target_id=UUID(int=0), links=links)
+        return Plan(connection=name, driver=opened.driver, payload=opened.preview(write))
+
+    async def _preview(self, tenant: Tenant, kept: Kept, row: Any) -> Preview:
         known = row["remote_ids"] or {}
-        links = {
-            name: link.get("remote_id") or known.get(link.get("write_id", ""), "")
-            for name, link in intent.links.items()
-        }
         try:
+            intent = addressed(kept, row["connection_id"], known)
+            links = {
+                name: link.get("remote_id") or known.get(link.get("write_id", ""), "")
+                for name, link in intent.links.items()
+            }
             connection = await self._connections.open(tenant.id, connection_id=row["connection_id"])
             write = connection.map(intent, target_id=row["target_id"], links=links)
             return Preview(target_id=row["target_id"], payload=connection.preview(write))

@@ -21,5 +21,5 @@ from (
          order by w.priority, w.seq limit 1) as waiting_since
 ) left_over
 where l.connection_id = $1 and l.fence = $2
-  and ($3 or not exists (select from write_targets t where t.connection_id = $1 and {due}))
+  and ($3 or l.is_paused or not exists (select from write_targets t where t.connection_id = $1 and {due}))
 returning l.next_due is not null as has_more

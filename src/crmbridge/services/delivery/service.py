@@ -13,8 +13,10 @@ from uuid import UUID
 
 import structlog
 
+from crmbridge import metrics
 from crmbridge.core.errors import CrmError
 from crmbridge.core.ids import new_id
+from crmbridge.core.operations import Outcome
 from crmbridge.core.records import Object
 from crmbridge.db.jobs import Jobs, NewJob
 from crmbridge.db.pool import Database
@@ -25,18 +27,16 @@ from crmbridge.services.connections.service import Connections
 from crmbridge.services.delivery import store
 from crmbridge.services.delivery.accept import Acceptance, Origin, check_key
 from crmbridge.services.delivery.batch import window_of
+from crmbridge.services.delivery.counting import LaneCounts, count_lanes
 from crmbridge.services.delivery.desk import Desk
 from crmbridge.services.delivery.drain import Drain, Tools
 from crmbridge.services.delivery.flusher import Flushed, Flusher
 from crmbridge.services.delivery.model import (
     Accepted,
-    Event,
     Limits,
     NewWrite,
     TargetState,
     TargetView,
-    WriteFilter,
-    WritePage,
     WriteView,
 )
 from crmbridge.services.delivery.outcome import backoff_seconds
@@ -57,7 +57,7 @@ _FIRST_LOOK_SECONDS = 0.02
 _LAST_LOOK_SECONDS = 0.25
 
 
-class Delivery:
+class Delivery(Desk):
     """Writes of all tenants, from acceptance to their effect at the provider."""
 
     def __init__(
@@ -71,17 +71,15 @@ class Delivery:
         jobs: Jobs,
         limits: Limits | None = None,
     ) -> None:
-        self._db = db
+        self._waiters = Waiters()
+        super().__init__(db, audit, self._waiters, self._enqueue)
         self._vault = vault
         self._connections = connections
-        self._audit = audit
         self._incidents = incidents
         self._jobs = jobs
         self._limits = limits or Limits()
-        self._waiters = Waiters()
         self._acceptance = Acceptance(db, vault, connections)
         self._flusher = Flusher(db, self._enqueue, size=self._limits.flush_size)
-        self._desk = Desk(db, audit, self._enqueue)
         self.reading = Reading(db, vault, connections, audit)
         self._tools = Tools(db, audit, incidents, self._waiters, self._limits)
         self._drains: dict[UUID, Drain] = {}
@@ -114,13 +112,15 @@ class Delivery:
         import_id: UUID | None = None,
         request_id: str = "",
         wait_seconds: float = 0.0,
-        connections: Sequence[str] = ("primary",),
+        connections: Sequence[str] = (),
     ) -> Accepted:
         """Take one write in durably. Returns after its commit, or up to ``wait_seconds`` later with its state.
 
+        Without ``connections`` it goes where the routes send its object; with them, to these alone.
         The same key and body answer the first write again. Raises ValidationError (each field named, the missing
         key included), Unsupported, NotConfigured, Conflict (the key was used for another body).
         """
+        started = monotonic()
         origin = Origin(
             actor=principal_actor,
             source=source,
@@ -132,13 +132,14 @@ class Delivery:
             item = await self._acceptance.prepare(tenant, intent, idempotency_key, origin, connections)
         except CrmError:
             # A repetition gets the first answer even where the same write would be refused today.
-            known = await self._known(tenant, intent, idempotency_key)
+            known = await self._known(tenant, intent, idempotency_key, connections)
             if known is None:
                 raise
             return await self._replayed(tenant.id, known, wait_seconds)
         flushed = await self._flusher.submit(item, is_waited=wait_seconds > 0)
         if flushed.replayed:
             return await self._replayed(tenant.id, flushed.write_id, wait_seconds)
+        metrics.note_accepted(item.object, item.operation, source, monotonic() - started)
         self._wake(item)
         if wait_seconds <= 0:
             return _fresh(item)
@@ -154,7 +155,7 @@ class Delivery:
         priority: int = 1,
         import_id: UUID | None = None,
         request_id: str = "",
-        connections: Sequence[str] = ("primary",),
+        connections: Sequence[str] = (),
     ) -> list[Accepted | CrmError]:
         """Take many in: an answer or an error per item, in order. Up to ``flush_size`` share a commit."""
         origin = Origin(
@@ -164,6 +165,7 @@ class Delivery:
             import_id=import_id,
             request_id=request_id,
         )
+        started = monotonic()
         answers: list[Accepted | CrmError | None] = [None] * len(items)
         pending: list[tuple[int, PreparedWrite, asyncio.Future[Flushed]]] = []
         for place, new in enumerate(items):
@@ -172,7 +174,7 @@ class Delivery:
                     tenant, new.intent, new.idempotency_key, origin, connections
                 )
             except CrmError as error:
-                known = await self._known(tenant, new.intent, new.idempotency_key)
+                known = await self._known(tenant, new.intent, new.idempotency_key, connections)
                 answers[place] = error if known is None else await self._replayed(tenant.id, known, 0)
                 continue
             pending.append((place, item, self._flusher.submit(item)))
@@ -185,9 +187,11 @@ class Delivery:
                 answers[place] = error
                 continue
             self._wake(item)
-            answers[place] = (
-                await self._replayed(tenant.id, flushed.write_id, 0) if flushed.replayed else _fresh(item)
-            )
+            if flushed.replayed:
+                answers[place] = await self._replayed(tenant.id, flushed.write_id, 0)
+                continue
+            metrics.note_accepted(item.object, item.operation, source, monotonic() - started)
+            answers[place] = _fresh(item)
         return [answer for answer in answers if answer is not None]
 
     async def add_import(
@@ -210,7 +214,9 @@ class Delivery:
             )
         return import_id
 
-    async def _known(self, tenant: Tenant, intent: Intent, key: str) -> UUID | None:
+    async def _known(
+        self, tenant: Tenant, intent: Intent, key: str, connections: Sequence[str]
+    ) -> UUID | None:
         if not key:
             return None
         try:
@@ -220,10 +226,11 @@ class Delivery:
             return None
         async with self._db.tenant(tenant.id) as conn:
             return await store.find_key(
-                conn, tenant.id, keys.hash("idempotency_key", key), fingerprint(keys, intent)
+                conn, tenant.id, keys.hash("idempotency_key", key), fingerprint(keys, intent, connections)
             )
 
     async def _replayed(self, tenant_id: UUID, write_id: UUID, wait_seconds: float) -> Accepted:
+        metrics.note_replayed()
         view = await self.wait(tenant_id, write_id, wait_seconds)
         return Accepted(write_id=view.id, targets=view.targets, replayed=True)
 
@@ -233,20 +240,23 @@ class Delivery:
         """Deliver it ourselves where its lane was idle; else wait for whoever has the lane."""
         deadline = monotonic() + seconds
         idle = [lane for lane in flushed.idle_lanes if lane.is_idle]
-        for lane in idle:
-            self._start(self._express(lane))
         first = item.targets[0]
+        for lane in idle:
+            self._start(self._express(lane, first.id))
         if len(item.targets) == 1 and (idle or first.connection_id in self._drains):
             left = max(0.0, deadline - monotonic())
             # A drain that is about to end may leave it to others: then it must be looked for.
             told = await self._waiters.wait([first.id], left if idle else min(left, _LAST_LOOK_SECONDS))
             if told is not None and told.is_settled:
+                told.connection = first.connection
                 return Accepted(write_id=item.write_id, targets=[told])
         view = await self.wait(item.tenant_id, item.write_id, max(0.0, deadline - monotonic()))
         return Accepted(write_id=view.id, targets=view.targets)
 
     async def wait(self, tenant_id: UUID, write_id: UUID, seconds: float) -> WriteView:
-        """The write as soon as it is settled, or as it stands after ``seconds``. Raises NotFound.
+        """The write as soon as every target is settled, or as it stands after ``seconds``. Raises NotFound.
+
+        Nobody waits for a target that cannot settle in time: its lane is paused or held back.
 
         A drain in this process wakes us; one elsewhere is seen by looking again, 4 times a second at most.
         """
@@ -258,6 +268,10 @@ class Delivery:
             if left <= 0 or view.is_settled:
                 return view
             open_ids = [target.id for target in view.targets if not target.is_settled]
+            if pause > _FIRST_LOOK_SECONDS:
+                async with self._db.tenant(tenant_id) as conn:
+                    if len(await store.held(conn, open_ids, left)) == len(open_ids):
+                        return view
             await self._waiters.wait(open_ids, min(pause, left))
             pause = min(pause * 2, _LAST_LOOK_SECONDS)
 
@@ -283,22 +297,26 @@ class Delivery:
         await self._run(Drain(self._tools, lease, connection, keys), lease)
         return True
 
-    async def _express(self, lane: PulledLane) -> None:
+    async def _express(self, lane: PulledLane, waits_for: UUID) -> None:
         """The same at once, for a caller who waits: what can be opened before the claim is, and two commits less.
 
         A write that is alone is marked ``sending`` in the transaction that claims its lane.
         """
-        connection = await self._connections.open(lane.tenant_id, connection_id=lane.connection_id)
-        connection.get_ready()
-        keys = await self._vault.keys(lane.tenant_id)
-        window = window_of(connection.manifest, self._limits)
-        async with self._db.tenant(lane.tenant_id) as conn:
-            taken = await store.take(
-                conn, lane.connection_id, self._owner, self._limits.lease_seconds, window
-            )
-        if taken is not None:
-            lease, rows, marked = taken
-            await self._run(Drain(self._tools, lease, connection, keys, rows, marked), lease)
+        try:
+            connection = await self._connections.open(lane.tenant_id, connection_id=lane.connection_id)
+            connection.get_ready()
+            keys = await self._vault.keys(lane.tenant_id)
+            window = window_of(connection.manifest, self._limits)
+            async with self._db.tenant(lane.tenant_id) as conn:
+                taken = await store.take(
+                    conn, lane.connection_id, self._owner, self._limits.lease_seconds, window
+                )
+            if taken is not None:
+                lease, rows, marked = taken
+                await self._run(Drain(self._tools, lease, connection, keys, rows, marked), lease)
+        finally:
+            # Who was not told by now will not be by us: another process was quicker, or this failed. He looks himself.
+            self._waiters.wake(waits_for)
 
     async def _run(self, drain: Drain, lease: Lease) -> None:
         self._drains[lease.connection_id] = drain
@@ -322,6 +340,11 @@ class Delivery:
                 pause_seconds=backoff_seconds(failures, self._limits, jitter),
                 in_order=not lease.must_recover,
             )
+
+    async def count_lanes(self) -> LaneCounts:
+        """How the lanes of all tenants stand."""
+        async with self._db.system() as conn:
+            return await count_lanes(conn)
 
     async def sweep(self) -> int:
         """Enqueue lanes that have something due and nobody at work; answers how many there were."""
@@ -358,67 +381,13 @@ class Delivery:
                     )
         return len(overdue)
 
-    # -- reading and steering ----------------------------------------------------------------------------------
-
-    async def read(self, tenant_id: UUID, write_id: UUID) -> WriteView:
-        """One write with its targets. Raises NotFound."""
-        return await self._desk.read(tenant_id, write_id)
-
-    async def list(
-        self, tenant_id: UUID, wanted: WriteFilter | None = None, *, cursor: str = "", limit: int = 50
-    ) -> WritePage:
-        """A page of writes, newest first."""
-        return await self._desk.list(tenant_id, wanted or WriteFilter(), cursor=cursor, limit=limit)
-
-    async def counts(self, tenant_id: UUID, *, import_id: UUID | None = None) -> dict[TargetState, int]:
-        """Targets by state, of all writes or of one import."""
-        return await self._desk.counts(tenant_id, import_id)
-
-    async def redrive(
-        self, tenant_id: UUID, write_id: UUID, *, actor: str, request_id: str = ""
-    ) -> WriteView:
-        """Send a parked or dead-lettered write again. Raises NotFound, Conflict."""
-        await self._desk.step(tenant_id, Event.REDRIVE, actor, write_id=write_id, request_id=request_id)
-        return await self.read(tenant_id, write_id)
-
-    async def redrive_many(
-        self, tenant_id: UUID, wanted: WriteFilter, *, actor: str, request_id: str = ""
-    ) -> int:
-        """The same for all dead letters that fit; parked ones only when the filter names their state."""
-        if wanted.state is None:
-            wanted = WriteFilter(
-                state=TargetState.DEAD_LETTER,
-                object=wanted.object,
-                import_id=wanted.import_id,
-                connection_id=wanted.connection_id,
-                since=wanted.since,
-            )
-        return await self._desk.step(tenant_id, Event.REDRIVE, actor, wanted=wanted, request_id=request_id)
-
-    async def discard(
-        self, tenant_id: UUID, write_id: UUID, *, actor: str, reason: str = "", request_id: str = ""
-    ) -> WriteView:
-        """Give a parked or dead-lettered write up for good. Raises NotFound, Conflict."""
-        await self._desk.step(
-            tenant_id, Event.DISCARD, actor, write_id=write_id, reason=reason, request_id=request_id
-        )
-        return await self.read(tenant_id, write_id)
-
-    async def cancel(self, tenant_id: UUID, write_id: UUID, *, actor: str, request_id: str = "") -> WriteView:
-        """Take back what has not been sent. Raises NotFound, Conflict (too late)."""
-        await self._desk.step(tenant_id, Event.CANCEL, actor, write_id=write_id, request_id=request_id)
-        view = await self.read(tenant_id, write_id)
-        for target in view.targets:
-            self._waiters.wake(target.id, target)
-        return view
+    # -- on the side -------------------------------------------------------------------------------------------
 
     async def wake(self, tenant_id: UUID, connection_id: UUID) -> None:
         """End a lane's back-off: its credential works again, or its pause is over."""
         async with self._db.tenant(tenant_id) as conn:
             lanes = await store.pull_lanes(conn, [connection_id], end_back_off=True)
         self._enqueue([lane for lane in lanes if lane.is_idle])
-
-    # -- on the side -------------------------------------------------------------------------------------------
 
     def _wake(self, item: PreparedWrite) -> None:
         for target in item.targets:
@@ -463,7 +432,14 @@ def _fresh(item: PreparedWrite) -> Accepted:
     return Accepted(
         write_id=item.write_id,
         targets=[
-            TargetView(id=target.id, connection_id=target.connection_id, state=TargetState.ACCEPTED)
+            TargetView(
+                id=target.id,
+                connection_id=target.connection_id,
+                connection=target.connection,
+                state=TargetState.DEAD_LETTER if target.error else TargetState.ACCEPTED,
+                outcome=Outcome.NOT_APPLIED.value if target.error else None,
+                error=target.error,
+            )
             for target in item.targets
         ],
     )

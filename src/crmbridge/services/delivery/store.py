@@ -6,17 +6,25 @@ Locks are taken in one order everywhere: idempotency keys, writes, targets, then
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from importlib.resources import files
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
-from crmbridge.services.delivery.model import TargetState, TargetView, WriteFilter, WriteView
+from crmbridge.services.delivery.model import TargetState, TargetView
 from crmbridge.services.delivery.outcome import Verdict
 
-__all__ = ["KnownWrite", "Lease", "PreparedTarget", "PreparedWrite", "PulledLane", "Row", "SavedResult"]
+__all__ = [
+    "KnownWrite",
+    "Lease",
+    "PreparedTarget",
+    "PreparedWrite",
+    "PulledLane",
+    "Row",
+    "SavedResult",
+    "Twin",
+]
 
 
 def _sql(name: str) -> str:
@@ -35,8 +43,8 @@ _TAKE = (
 )
 _SAVE = _sql("save.sql")
 _RELEASE = _sql("release.sql").replace("{due}", _DUE)
-_LIST = _sql("list.sql")
-_STEP = _sql("step.sql")
+_HELD = _sql("held.sql")
+_TWINS = _sql("twins.sql")
 
 # The write that holds a key, or that has this id already (a flush repeated after a cut at its commit).
 _KNOWN = """
@@ -60,7 +68,8 @@ _MARK = """
 update write_targets t set state = 'sending', attempt_count = t.attempt_count + 1, fence = $2,
     sent_at = clock_timestamp()
 where t.connection_id = $1 and t.id = any($3::uuid[]) and t.state in ('accepted', 'retrying')
-  and exists (select from lanes l where l.connection_id = $1 and l.fence = $2 and l.leased_until > clock_timestamp())
+  and exists (select from lanes l where l.connection_id = $1 and l.fence = $2 and not l.is_paused
+              and l.leased_until > clock_timestamp())
 returning t.id
 """
 
@@ -91,20 +100,14 @@ returning connection_id, tenant_id, fence,
     and coalesce(leased_until <= clock_timestamp(), true) as is_idle
 """
 
-# Targets by state, of all the tenant's writes or of one import.
-_COUNT = """
-select t.state, count(*) as targets from write_targets t
-where t.tenant_id = $1
-  and ($2::uuid is null or t.write_id in (select w.id from writes w where w.import_id = $2))
-group by t.state
-"""
-
 _ADD_IMPORT = """
 insert into imports (id, tenant_id, object, connection_id, created_by) values ($1, $2, $3, $4, $5)
 """
 
-# Which of these writes have a target on this connection.
-_ON_CONNECTION = "select write_id from write_targets where connection_id = $1 and write_id = any($2::uuid[])"
+# Which of these writes have a target on this connection, and how it stands.
+_ON_CONNECTION = (
+    "select write_id, state from write_targets where connection_id = $1 and write_id = any($2::uuid[])"
+)
 
 # Writes of one object, still pending on this connection, that name this person.
 _PENDING_SUBJECT = """
@@ -115,12 +118,14 @@ where s.tenant_id = $1 and s.subject_hash = $2 and t.connection_id = $3 and t.ob
 
 
 class PreparedTarget(msgspec.Struct, kw_only=True):
-    """One row of ``write_targets`` to be."""
+    """One row of ``write_targets`` to be. With an ``error`` it is a dead letter from the start."""
 
     id: UUID
     connection_id: UUID
-    order_key: bytes | None
-    depends_on: list[UUID]
+    connection: str = ""
+    order_key: bytes | None = None
+    depends_on: list[UUID] = []
+    error: dict[str, Any] | None = None
 
 
 class PreparedWrite(msgspec.Struct, kw_only=True):
@@ -140,6 +145,14 @@ class PreparedWrite(msgspec.Struct, kw_only=True):
     request_id: str
     targets: list[PreparedTarget]
     subjects: list[tuple[bytes, str]]
+
+
+class Twin(msgspec.Struct, frozen=True):
+    """A record on another connection: the write that made it, and its id there once that is applied."""
+
+    write_id: UUID
+    state: TargetState
+    remote_id: str
 
 
 class PulledLane(msgspec.Struct, frozen=True):
@@ -222,6 +235,7 @@ async def insert_writes(conn: Any, items: Sequence[PreparedWrite]) -> tuple[set[
         [place for place, _, _ in subjects],
         [digest for _, digest, _ in subjects],
         [kind for _, _, kind in subjects],
+        [target.error for _, target in targets],
     )
     fresh = {row["id"] for row in rows if row["kind"] == "write"}
     lanes = [
@@ -405,9 +419,28 @@ async def overdue_lanes(conn: Any, seconds: float) -> list[tuple[UUID, UUID, Any
     return [(row["connection_id"], row["tenant_id"], row["since"]) for row in rows]
 
 
-async def on_connection(conn: Any, connection_id: UUID, write_ids: Sequence[UUID]) -> set[UUID]:
-    """Which of these writes go to this connection."""
-    return {row["write_id"] for row in await conn.fetch(_ON_CONNECTION, connection_id, write_ids)}
+async def on_connection(conn: Any, connection_id: UUID, write_ids: Sequence[UUID]) -> dict[UUID, TargetState]:
+    """Which of these writes go to this connection, and how they stand there."""
+    rows = await conn.fetch(_ON_CONNECTION, connection_id, write_ids)
+    return {row["write_id"]: TargetState(row["state"]) for row in rows}
+
+
+async def twins(
+    conn: Any, home_id: UUID, connection_id: UUID, records: Sequence[tuple[str, str]]
+) -> dict[tuple[str, str], Twin]:
+    """Records of ``home`` by (object, remote id), as they are on another connection, where a write made both."""
+    rows = await conn.fetch(
+        _TWINS, home_id, [name for name, _ in records], [remote_id for _, remote_id in records], connection_id
+    )
+    return {
+        (row["object"], row["remote_id"]): Twin(row["write_id"], TargetState(row["state"]), row["twin_id"])
+        for row in rows
+    }
+
+
+async def held(conn: Any, target_ids: Sequence[UUID], seconds: float) -> set[UUID]:
+    """Which of these targets cannot settle within so many seconds."""
+    return {row["id"] for row in await conn.fetch(_HELD, target_ids, float(seconds))}
 
 
 async def pending_about(
@@ -418,71 +451,12 @@ async def pending_about(
     return [row["write_id"] for row in rows]
 
 
-async def list_writes(
-    conn: Any,
-    tenant_id: UUID,
-    wanted: WriteFilter,
-    *,
-    write_id: UUID | None = None,
-    before: tuple[datetime, UUID] | None = None,
-    limit: int = 1,
-) -> list[WriteView]:
-    """Writes that fit, newest first."""
-    rows = await conn.fetch(
-        _LIST,
-        tenant_id,
-        write_id,
-        wanted.object,
-        wanted.import_id,
-        wanted.since,
-        wanted.state,
-        wanted.connection_id,
-        before[0] if before else None,
-        before[1] if before else None,
-        limit,
-    )
-    return [
-        WriteView(**{**row, "targets": msgspec.convert(row["targets"] or [], list[TargetView])})
-        for row in rows
-    ]
-
-
-async def step(
-    conn: Any,
-    tenant_id: UUID,
-    wanted: WriteFilter,
-    *,
-    write_id: UUID | None,
-    sources: Sequence[str],
-    state: str,
-) -> list[tuple[UUID, UUID]]:
-    """Move every target that fits and stands in one of ``sources``: (target, connection)."""
-    rows = await conn.fetch(
-        _STEP,
-        state,
-        sources,
-        tenant_id,
-        write_id,
-        wanted.object,
-        wanted.import_id,
-        wanted.since,
-        wanted.state,
-        wanted.connection_id,
-    )
-    return [(row["id"], row["connection_id"]) for row in rows]
-
-
 async def pull_lanes(
     conn: Any, connection_ids: Sequence[UUID], *, end_back_off: bool = False
 ) -> list[PulledLane]:
     """Make lanes due now; ``end_back_off`` also forgets their failures."""
     rows = await conn.fetch(_PULL, sorted(set(connection_ids)), end_back_off)
     return [PulledLane(*row) for row in rows]
-
-
-async def count_states(conn: Any, tenant_id: UUID, import_id: UUID | None = None) -> dict[str, int]:
-    """Targets by state."""
-    return {row["state"]: row["targets"] for row in await conn.fetch(_COUNT, tenant_id, import_id)}
 
 
 async def add_import(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -84,9 +84,13 @@ def _kind_by_name(slot: str) -> str:
     return slot if slot in ("email", "phone") else "text"
 
 
-def fingerprint(keys: Hasher, intent: Intent) -> bytes:
-    """Keyed hash of what is asked: operation, object, remote id and body, independent of the order of names."""
-    return keys.hash("fingerprint", msgspec.json.encode(intent, order="sorted").decode())
+def fingerprint(keys: Hasher, intent: Intent, connections: Sequence[str] = ()) -> bytes:
+    """Keyed hash of what is asked: operation, object, remote id and body, independent of the order of names.
+
+    ``connections`` that the caller named belong to it: the same body for another CRM is another write.
+    """
+    asked = msgspec.json.encode(intent, order="sorted").decode()
+    return keys.hash("fingerprint", "\n".join((asked, *connections)))
 
 
 def link_hash(keys: Hasher, kind: str, text: str, region: str) -> bytes:

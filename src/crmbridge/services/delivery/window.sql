@@ -1,4 +1,4 @@
--- The next due targets of a lane, live before import, with their sealed content.
+-- The next due targets of a lane, live before import, with their sealed content. A paused lane has none.
 select t.id, t.write_id, t.object, t.operation, t.state, t.attempt_count, t.error, t.depends_on, w.sealed, w.actor,
        w.request_id,
        case when t.depends_on <> '{}' then (
@@ -8,5 +8,6 @@ select t.id, t.write_id, t.object, t.operation, t.state, t.attempt_count, t.erro
 from write_targets t
 join writes w on w.id = t.write_id
 where t.connection_id = $1 and t.id <> all($3::uuid[]) and {due}
+  and not exists (select from lanes p where p.connection_id = $1 and p.is_paused)
 order by t.priority, t.seq
 limit $2

@@ -70,6 +70,11 @@ class Incidents:
         async with self._db.system() if tenant_id is None else self._db.tenant(tenant_id) as conn:
             return await store.select_open(conn, tenant_id, wanted, limit)
 
+    async def count_open(self) -> dict[tuple[str, str], int]:
+        """Not resolved of all tenants, by kind and state; a pair without any is left out."""
+        async with self._db.system() as conn:
+            return await store.count_open(conn)
+
     async def get(self, tenant_id: UUID, incident_id: UUID) -> Incident:
         """Raises NotFound for an unknown id and for another tenant's."""
         async with self._db.tenant(tenant_id) as conn:

@@ -10,7 +10,7 @@ import msgspec
 
 from crmbridge.services.incidents.model import Incident, IncidentKind
 
-__all__ = ["acknowledge", "open_or_count", "resolve", "resolve_by_key", "select", "select_open"]
+__all__ = ["acknowledge", "count_open", "open_or_count", "resolve", "resolve_by_key", "select", "select_open"]
 
 _COLUMNS = """id, tenant_id, kind, state, connection_id, dedupe_key, title, details, times_seen, opened_at,
     last_seen_at, acknowledged_by, resolved_at, resolved_by"""
@@ -32,6 +32,10 @@ where state <> 'resolved' and ($1::uuid is null or tenant_id = $1) and ($2::text
 order by opened_at desc, id desc
 limit $3
 """  # noqa: S608
+
+_COUNT_OPEN = """
+select kind, state, count(*) as incidents from incidents where state <> 'resolved' group by kind, state
+"""
 
 _ACKNOWLEDGE = f"""
 update incidents set state = 'acknowledged', acknowledged_by = $3
@@ -86,6 +90,11 @@ async def select_open(
     """Not resolved, newest first."""
     rows = await conn.fetch(_SELECT_OPEN, tenant_id, kind.value if kind else None, limit)
     return [msgspec.convert(dict(row), Incident) for row in rows]
+
+
+async def count_open(conn: Any) -> dict[tuple[str, str], int]:
+    """Not resolved, by kind and state."""
+    return {(row["kind"], row["state"]): row["incidents"] for row in await conn.fetch(_COUNT_OPEN)}
 
 
 async def acknowledge(conn: Any, tenant_id: UUID, incident_id: UUID, actor: str) -> Incident | None:

@@ -10,7 +10,7 @@ import msgspec
 
 from crmbridge.core.errors import AuthError, Fix
 
-__all__ = ["Operator", "Role", "Session", "SignInRefused", "SignedIn"]
+__all__ = ["Identity", "OidcRefused", "Operator", "Role", "Session", "SignInRefused", "SignedIn"]
 
 
 class Role(StrEnum):
@@ -39,6 +39,50 @@ class SignInRefused(AuthError):
         "Check both and try again. After five failures in a row each further try must wait, up to 15 minutes. An admin "
         "can set a new password: `crmbridge operators password EMAIL`.",
     )
+
+
+_AGAIN = "Start the sign-in again."
+_ASK = (
+    "Ask an admin: each operator is added here first, with the e-mail address that the sign-in service knows."
+)
+_TELL = "Tell whoever runs this server; the reason stands in the audit log."
+# What the visitor reads, by the reason that the audit log keeps. All others are an answer that cannot be trusted.
+_WORDS = {
+    **dict.fromkeys(
+        ("no_flow", "flow_expired", "flow_used", "other_browser", "wrong_state"),
+        (
+            "This sign-in was not started in this browser, was used already, or is older than ten minutes.",
+            _AGAIN,
+        ),
+    ),
+    "denied": ("The sign-in was broken off at the sign-in service.", _AGAIN),
+    "provider_refused": ("The sign-in service refused.", _TELL),
+    "code_refused": ("The sign-in service did not confirm this sign-in.", _AGAIN),
+    "client_refused": ("The sign-in service does not accept this server.", _TELL),
+    "nobody": ("Nobody may sign in here with this identity.", _ASK),
+    "email_unverified": (
+        "The sign-in service has not verified your e-mail address.",
+        "Verify it there first.",
+    ),
+}
+
+
+class OidcRefused(SignInRefused):
+    """No sign-in by OpenID Connect. ``reason`` is a fixed word for the audit log, never a value of the provider."""
+
+    def __init__(self, reason: str, *, operator_id: UUID | None = None) -> None:
+        message, hint = _WORDS.get(reason, ("The answer of the sign-in service cannot be trusted.", _TELL))
+        super().__init__(message, subcode="invalid_credentials", fix=Fix("sign_in_again", hint))
+        self.reason = reason
+        self.operator_id = operator_id
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """Who a provider says that somebody is. ``subject`` is ``ISSUER SUBJECT``; ``email`` may be empty."""
+
+    subject: str
+    email: str
+    is_verified: bool
 
 
 class Operator(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 from argon2 import PasswordHasher
 
-from crmbridge.core.errors import Conflict, FieldError, Fix, NotFound, RateLimited, ValidationError
+from crmbridge.core.errors import Conflict, CrmError, FieldError, Fix, NotFound, RateLimited, ValidationError
 from crmbridge.core.ids import new_id
 from crmbridge.db.pool import Database
 from crmbridge.services.audit import AuditEntry, AuditLog
 from crmbridge.services.operators import store
-from crmbridge.services.operators.model import Operator, Role, Session, SignedIn, SignInRefused
+from crmbridge.services.operators.model import (
+    Identity,
+    OidcRefused,
+    Operator,
+    Role,
+    Session,
+    SignedIn,
+    SignInRefused,
+)
+from crmbridge.services.operators.oidc import Oidc
 from crmbridge.services.operators.passwords import Passwords
 from crmbridge.services.operators.rules import (
     IDLE_SECONDS,
@@ -32,6 +42,7 @@ __all__ = ["Operators"]
 
 _TOKEN_CHARACTERS = 43
 _AGENT_CHARACTERS = 100
+_ELSEWHERE = "Use the button of the sign-in page."
 
 
 class Operators:
@@ -44,11 +55,13 @@ class Operators:
         *,
         hasher: PasswordHasher | None = None,
         throttle: Throttle | None = None,
+        oidc: Oidc | None = None,
     ) -> None:
         self._db = db
         self._audit = audit
         self._passwords = Passwords(hasher)
         self._throttle = throttle or Throttle()
+        self.oidc = oidc
 
     # ------------------------------------------------------------------ operators
 
@@ -176,6 +189,8 @@ class Operators:
         Raises SignInRefused (whatever the reason), RateLimited (this network address tries too often).
         """
         self._check_address(address)
+        if self.oidc is not None and self.oidc.is_required:
+            raise SignInRefused("Sign-in by password is off.", fix=Fix("sign_in_elsewhere", _ELSEWHERE))
         login = normal_email(email)
         async with self._db.system() as conn:
             attempt = await store.attempt(conn, login) if login else None
@@ -190,22 +205,92 @@ class Operators:
             raise SignInRefused(
                 "The e-mail address or the password is not right.", subcode="invalid_credentials"
             )
-        token = secrets.token_urlsafe(32)
         stronger = await self._passwords.hash(password) if self._passwords.is_outdated(known) else ""
         async with self._db.system() as conn:
             await store.signed_in(conn, attempt.id)
             if stronger:
                 await store.rehash(conn, attempt.id, known, stronger)
-            await store.end_old_sessions(conn, IDLE_SECONDS)
-            agent = "".join(char for char in user_agent if char.isprintable())[:_AGENT_CHARACTERS]
-            await store.insert_session(conn, new_id(), attempt.id, _hash(token), agent, SESSION_SECONDS)
-            found = await store.session(conn, _hash(token), IDLE_SECONDS)
-            if found is None:  # disabled while the password was looked at
-                raise SignInRefused("This operator may not sign in.", subcode="invalid_credentials")
-            await self._tell(
-                conn, found.operator.actor, "operator.signed_in", attempt.id, request_id=request_id
-            )
+            signed = await self._open_session(conn, attempt.id, user_agent, request_id)
         self._throttle.give_back(address)
+        return signed
+
+    async def sign_in_elsewhere(
+        self,
+        cookie: str,
+        visit: str,
+        answer: Mapping[str, str],
+        *,
+        address: str = "",
+        user_agent: str = "",
+        request_id: str = "",
+    ) -> tuple[SignedIn, str]:
+        """A new session for who comes back from the OpenID provider, and the page that was asked for.
+
+        ``answer`` is the callback's query, ``cookie`` the flow's and ``visit`` the visit's. The operator is found by
+        the bound identity, else by the verified e-mail address, which binds it; nobody is created. Raises OidcRefused,
+        RateLimited, NotFound (not configured), Unavailable (the provider).
+        """
+        oidc = self.oidc
+        if oidc is None:
+            raise NotFound("There is no such page.")
+        self._check_address(address)
+        try:
+            flow = await oidc.open(cookie, visit, answer.get("state", ""))
+            async with self._db.system() as conn:
+                is_first = await store.spend_flow(conn, flow.state_hash, flow.expires)
+            if not is_first:
+                raise OidcRefused("flow_used")
+            identity = await oidc.identify(flow, answer)
+            async with self._db.system() as conn:
+                operator, is_new = await self._identified(conn, identity)
+                await store.signed_in_elsewhere(conn, operator.id)
+                how = {"method": "oidc", "bound": True} if is_new else {"method": "oidc"}
+                signed = await self._open_session(conn, operator.id, user_agent, request_id, how)
+        except CrmError as error:
+            reason = error.reason if isinstance(error, OidcRefused) else error.code
+            known = error.operator_id if isinstance(error, OidcRefused) else None
+            async with self._db.system() as conn:
+                details = {"method": "oidc", "reason": reason}
+                await self._tell(conn, "nobody", "operator.sign_in_failed", known, details, request_id)
+            raise
+        self._throttle.give_back(address)
+        return signed, flow.next
+
+    async def _identified(self, conn: asyncpg.Connection, identity: Identity) -> tuple[Operator, bool]:
+        """The operator of an identity, and whether it is bound just now."""
+        known = await store.select_by_subject(conn, identity.subject)
+        email = normal_email(identity.email)
+        if known is None and email:
+            if not identity.is_verified:
+                raise OidcRefused("email_unverified")
+            bound = await store.bind_subject(conn, email, identity.subject)
+            if bound is not None:
+                return bound, True
+            # Bound by another tab at this moment, perhaps.
+            known = await store.select_by_subject(conn, identity.subject)
+            if known is None:
+                found = await store.select_by_email(conn, email)
+                raise OidcRefused("nobody", operator_id=found.id if found else None)
+        if known is None or known.disabled_at is not None:
+            raise OidcRefused("nobody", operator_id=known.id if known else None)
+        return known, False
+
+    async def _open_session(
+        self,
+        conn: asyncpg.Connection,
+        operator_id: UUID,
+        user_agent: str,
+        request_id: str,
+        details: dict[str, Any] | None = None,
+    ) -> SignedIn:
+        token = secrets.token_urlsafe(32)
+        await store.end_old_sessions(conn, IDLE_SECONDS)
+        agent = "".join(char for char in user_agent if char.isprintable())[:_AGENT_CHARACTERS]
+        await store.insert_session(conn, new_id(), operator_id, _hash(token), agent, SESSION_SECONDS)
+        found = await store.session(conn, _hash(token), IDLE_SECONDS)
+        if found is None:  # disabled while the password was looked at
+            raise SignInRefused("This operator may not sign in.", subcode="invalid_credentials")
+        await self._tell(conn, found.operator.actor, "operator.signed_in", operator_id, details, request_id)
         return SignedIn(token=token, session=found)
 
     async def session(self, token: str) -> Session | None:

@@ -57,6 +57,22 @@ _SIGNED_IN = """
 update operators set failed_count = 0, locked_until = null, signed_in_at = now() where id = $1
 """
 
+# A pause after wrong passwords goes on: whoever tries them is somebody else.
+_SIGNED_IN_ELSEWHERE = "update operators set signed_in_at = now() where id = $1"
+
+_SELECT_BY_SUBJECT = f"select {_COLUMNS} from operators o where o.oidc_subject = $1 for update"  # noqa: S608
+
+_BIND_SUBJECT = f"""
+update operators as o set oidc_subject = $2
+where o.email = $1 and o.oidc_subject is null and o.disabled_at is null returning {_COLUMNS}
+"""  # noqa: S608
+
+_SPEND_FLOW = """
+insert into operator_flows (state_hash, expires_at) values ($1, to_timestamp($2)) on conflict do nothing
+"""
+
+_END_OLD_FLOWS = "delete from operator_flows where expires_at <= now()"
+
 _INSERT_SESSION = """
 insert into operator_sessions (id, operator_id, token_hash, user_agent, expires_at)
 values ($1, $2, $3, $4, now() + make_interval(secs => $5))
@@ -168,6 +184,28 @@ async def count_attempt(conn: Any, operator_id: UUID, pause_seconds: int) -> Non
 async def signed_in(conn: Any, operator_id: UUID) -> None:
     """The count of failures begins anew."""
     await conn.execute(_SIGNED_IN, operator_id)
+
+
+async def signed_in_elsewhere(conn: Any, operator_id: UUID) -> None:
+    """The time of the last sign-in; a count of wrong passwords stays."""
+    await conn.execute(_SIGNED_IN_ELSEWHERE, operator_id)
+
+
+async def select_by_subject(conn: Any, subject: str) -> Operator | None:
+    """By the identity at a provider that is bound to the operator, locked."""
+    return _operator(await conn.fetchrow(_SELECT_BY_SUBJECT, subject))
+
+
+async def bind_subject(conn: Any, email: str, subject: str) -> Operator | None:
+    """Bind an identity; None when nobody enabled has this address, or who has it is bound to another identity."""
+    return _operator(await conn.fetchrow(_BIND_SUBJECT, email, subject))
+
+
+async def spend_flow(conn: Any, state_hash: bytes, expires: float) -> bool:
+    """False when this state was used already. ``expires`` is seconds since 1970; older rows go."""
+    await conn.execute(_END_OLD_FLOWS)
+    spent: str = await conn.execute(_SPEND_FLOW, state_hash, float(expires))
+    return spent != "INSERT 0 0"
 
 
 async def insert_session(

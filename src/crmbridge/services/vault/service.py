@@ -89,6 +89,12 @@ class Vault:
             self._installation = SealingKeys(bound("installation"), data, active, index)
         return self._installation
 
+    async def prove(self) -> None:
+        """Open the installation's keys anew. Raises MasterKeyMissing when the master key no longer does."""
+        async with self._db.system() as conn:
+            rows = await store.select_installation(conn)
+        await self._unwrapped(rows)
+
     def check(self) -> None:
         """Raise MasterKeyMissing until :meth:`installation` has proved the master key in this process."""
         if self._installation is None:

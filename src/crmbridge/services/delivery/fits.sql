@@ -1,0 +1,10 @@
+-- A condition on write_targets t and its write w: which targets a step is ordered for.
+t.tenant_id = $1 and t.state = any($2::text[])
+and ($3::uuid is null or t.write_id = $3)
+and ($4::text = '' or t.object = $4)
+and ($5::uuid is null or w.import_id = $5)
+and ($6::timestamptz is null or w.accepted_at >= $6)
+and ($7::text is null or t.state = $7)
+and ($8::uuid is null or t.connection_id = $8)
+and ($9::text = '' or t.error ->> 'code' = $9)
+and ($10::timestamptz is null or coalesce(t.finished_at, t.accepted_at) <= $10)
