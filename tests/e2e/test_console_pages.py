@@ -447,3 +447,13 @@ async def test_password_when_changed_then_typed_twice_alike_and_the_session_goes
         done = await auditor.post("/admin/password", {**form, "again": form["new"]})
         assert "is changed" in await told(done, auditor)
         assert PASSWORD not in wrong.text and form["new"] not in wrong.text
+
+
+async def test_crm_page_when_the_driver_declares_budgets_then_what_is_left_is_told(house: House) -> None:
+    await house.tenant("acme")
+    await house.connect("acme", "rest_api")
+    async with visitor(house.services, Role.AUDITOR) as auditor:
+        shown = text_of(await auditor.get("/admin/tenants/acme/crm"))
+    found = re.search(r"burst: (\d+) left of (\d+) calls per", shown)
+    assert found is not None, shown
+    assert 0 < int(found[1]) <= int(found[2])
