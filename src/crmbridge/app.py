@@ -153,9 +153,10 @@ async def _database(settings: Settings, stack: AsyncExitStack) -> tuple[str, str
     if settings.is_embedded:
         from crmbridge.db.embedded import EmbeddedPostgres
 
-        postgres = await stack.enter_async_context(
-            EmbeddedPostgres(settings.data_dir, bin_dir=settings.pg_bindir)
-        )
+        postgres = EmbeddedPostgres(settings.data_dir, bin_dir=settings.pg_bindir)
+        await stack.enter_async_context(postgres)
+        keeper = asyncio.create_task(postgres.supervise())
+        stack.callback(keeper.cancel)
         applied = await migrate(postgres.owner_dsn)
         if applied:
             _log().info("database.migrated", applied=len(applied))
