@@ -9,7 +9,7 @@ Pages: see ``MANIFEST.pages`` (read 2026-11-22). What they leave open is UNCONFI
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -44,7 +44,7 @@ from crmbridge.drivers.hubspot.natives import LINKED, MARK, NATIVES, VERSION
 from crmbridge.drivers.hubspot.people import customers_by_email, customers_by_phone
 from crmbridge.drivers.hubspot.reading import MOST_ROWS, Reader, equal, milliseconds, term
 from crmbridge.drivers.hubspot.writing import Results, Writer, failed
-from crmbridge.toolkit.exchange import HttpDriver
+from crmbridge.toolkit.composed import BatchDriver
 
 __all__ = ["MANIFEST", "HubSpot"]
 
@@ -220,7 +220,7 @@ def _manifest(appointment_as: str) -> Manifest:
     return msgspec.structs.replace(MANIFEST, objects=objects)
 
 
-class HubSpot(HttpDriver):
+class HubSpot(BatchDriver):
     """One account of HubSpot."""
 
     MANIFEST: ClassVar[Manifest] = MANIFEST
@@ -332,16 +332,13 @@ class HubSpot(HttpDriver):
 
     # -- write ---------------------------------------------------------------------------------------------
 
-    async def write_batch(self, writes: Sequence[Write]) -> list[WriteResult]:
-        first = writes[0] if writes else None
-        if first is None or first.operation is Operation.ERASE:
-            return [await self.write_one(write) for write in writes]
-        self.spec(first.object, first.operation)
+    async def results_of(self, obj: Object, operation: Operation, writes: dict[int, Write]) -> Results:
         results: Results = {}
-        for start in range(0, len(writes), MOST_ROWS):
-            part = dict(enumerate(writes[start : start + MOST_ROWS], start))
-            results |= await self._send(first.object, first.operation, part)
-        return [results[place] for place in range(len(writes))]
+        places = list(writes)
+        for start in range(0, len(places), MOST_ROWS):
+            part = {place: writes[place] for place in places[start : start + MOST_ROWS]}
+            results |= await self._send(obj, operation, part)
+        return results
 
     async def _send(self, obj: Object, operation: Operation, writes: dict[int, Write]) -> Results:
         if operation is Operation.DELETE:
@@ -357,22 +354,6 @@ class HubSpot(HttpDriver):
         native = self.natives[obj]
         bodies = self.writer.inputs(native, writes, results)
         return results | await self.writer.create(native, writes, bodies)
-
-    async def _single(self, write: Write) -> WriteResult:
-        self.spec(write.object, write.operation)
-        result = (await self._send(write.object, write.operation, {0: write}))[0]
-        if result.error is not None:
-            raise result.error
-        return result
-
-    create_record = update_record = upsert_record = _single
-
-    async def delete_record(self, obj: Object, remote_id: str) -> DeleteLevel:
-        self.spec(obj, Operation.DELETE)
-        result = (await self.writer.archive(obj, {0: remote_id}))[0]
-        if result.error is not None:
-            raise result.error
-        return DeleteLevel.SOFT
 
     # gdpr-delete is for contacts alone.
     async def erase_record(self, obj: Object, remote_id: str) -> DeleteLevel:

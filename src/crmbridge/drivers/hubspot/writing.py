@@ -7,7 +7,7 @@ associations), read 2026-11-22. Results are taken by trace id: their order is pr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -35,6 +35,7 @@ from crmbridge.drivers.hubspot.natives import (
     wire_properties,
 )
 from crmbridge.drivers.hubspot.reading import Reader, decoded
+from crmbridge.toolkit.batches import rounds
 
 __all__ = ["Results", "Writer", "failed"]
 
@@ -233,7 +234,7 @@ class Writer:
     async def update(self, obj: Object, writes: Mapping[int, Write]) -> Results:
         """Changes by id; two changes of one record go one after the other."""
         results: Results = {}
-        for places in _rounds({place: write.remote_id for place, write in writes.items()}):
+        for places in rounds({place: write.remote_id for place, write in writes.items()}):
             results |= await self._update_round(obj, {place: writes[place] for place in places})
         return results
 
@@ -316,7 +317,7 @@ class Writer:
         """
         native = self.reader.natives[obj]
         results: Results = {}
-        for places in _rounds({place: _match_key(write) for place, write in writes.items()}):
+        for places in rounds({place: _match_key(write) for place, write in writes.items()}):
             some = {place: writes[place] for place in places}
             ids = await self._matching(obj, some, results)
             old = {place: _with_id(some[place], one) for place, one in ids.items() if one}
@@ -432,15 +433,3 @@ def _match_key(write: Write) -> str:
 
 def _with_id(write: Write, remote_id: str) -> Write:
     return msgspec.structs.replace(write, remote_id=remote_id)
-
-
-def _rounds(keys: Mapping[int, str]) -> Iterable[list[int]]:
-    """Places, so that no round holds a key twice (HubSpot refuses repeated ids) and order per key is kept."""
-    seen: dict[str, int] = {}
-    rounds: list[list[int]] = []
-    for place, key in keys.items():
-        turn = seen[key] = seen.get(key, -1) + 1
-        if turn == len(rounds):
-            rounds.append([])
-        rounds[turn].append(place)
-    return rounds

@@ -9,7 +9,7 @@ Pages: see ``MANIFEST.pages`` (read 2026-11-22). What they leave open is UNCONFI
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -32,7 +32,7 @@ from crmbridge.core.manifest import (
     Setting,
 )
 from crmbridge.core.operations import COMPOSED, FULL, LIMITED, NOT_YET, DeleteLevel, Operation, Support
-from crmbridge.core.records import FieldFact, Filter, Object, Page, Record, Write, WriteResult
+from crmbridge.core.records import FieldFact, Object
 from crmbridge.core.tokens import TokenFault
 from crmbridge.core.wire import HttpRequest, HttpResponse
 from crmbridge.drivers.salesforce import hosts, schema
@@ -41,9 +41,9 @@ from crmbridge.drivers.salesforce.finding import Finder
 from crmbridge.drivers.salesforce.messages import error_of, read_usage
 from crmbridge.drivers.salesforce.natives import DATA, MARK, NATIVES, VERSION
 from crmbridge.drivers.salesforce.reading import MOST_ROWS, Reader
-from crmbridge.drivers.salesforce.writing import Results, Writer
+from crmbridge.drivers.salesforce.writing import Writer
 from crmbridge.toolkit.auth import SecretRef
-from crmbridge.toolkit.exchange import HttpDriver
+from crmbridge.toolkit.composed import ComposedDriver
 from crmbridge.toolkit.limits import LimitReading
 
 __all__ = ["MANIFEST", "Salesforce"]
@@ -195,16 +195,16 @@ def _manifest(is_hard: bool) -> Manifest:
     return msgspec.structs.replace(MANIFEST, objects=_objects(DeleteLevel.HARD)) if is_hard else MANIFEST
 
 
-class Salesforce(HttpDriver):
+class Salesforce(ComposedDriver):
     """One org of Salesforce."""
 
     MANIFEST: ClassVar[Manifest] = MANIFEST
 
     def __init__(self, access: Access) -> None:
         super().__init__(access)
-        self.reader = Reader(self)
-        self.writer = Writer(self.reader)
-        self.finder = Finder(self.writer)
+        self.reader: Reader = Reader(self)
+        self.writer: Writer = Writer(self.reader)
+        self.finder: Finder = Finder(self.writer)
 
     @classmethod
     def manifest_for(cls, settings: Mapping[str, str]) -> Manifest:
@@ -311,65 +311,9 @@ class Salesforce(HttpDriver):
         await self.exchange(request, operation="revoke", is_write=True)
         return True
 
-    # -- read ----------------------------------------------------------------------------------------------
-
-    async def lookup_customer(self, *, phone: str = "", email: str = "") -> list[Record]:
-        self.spec(Object.CUSTOMER, Operation.LOOKUP)
-        return await self.reader.customers(email=email, phone=phone)
-
-    async def search_records(self, obj: Object, filter: Filter, cursor: str = "") -> Page:
-        self.spec(obj, Operation.SEARCH)
-        return await self.reader.search(obj, filter, cursor)
-
-    async def get_record(self, obj: Object, remote_id: str) -> Record:
-        self.spec(obj, Operation.GET)
-        return await self.reader.get(obj, remote_id)
-
-    async def list_recent(self, obj: Object, *, since: str = "", cursor: str = "", limit: int = 50) -> Page:
-        self.spec(obj, Operation.LIST)
-        return await self.reader.recent(obj, since, cursor, limit)
-
-    # -- write ---------------------------------------------------------------------------------------------
-
-    async def write_batch(self, writes: Sequence[Write]) -> list[WriteResult]:
-        first = writes[0] if writes else None
-        if first is None or first.operation is Operation.ERASE:
-            return [await self.write_one(write) for write in writes]
-        self.spec(first.object, first.operation)
-        results = await self._send(first.object, first.operation, dict(enumerate(writes)))
-        return [results[place] for place in range(len(writes))]
-
-    async def _send(self, obj: Object, operation: Operation, writes: dict[int, Write]) -> Results:
-        if operation is Operation.DELETE:
-            return await self.writer.delete(obj, {place: one.remote_id for place, one in writes.items()})
-        verbs = {Operation.CREATE: self.writer.create, Operation.UPDATE: self.writer.update}
-        return await verbs.get(operation, self.writer.upsert)(obj, writes)
-
-    async def _single(self, write: Write) -> WriteResult:
-        self.spec(write.object, write.operation)
-        result = (await self._send(write.object, write.operation, {0: write}))[0]
-        if result.error is not None:
-            raise result.error
-        return result
-
-    create_record = update_record = upsert_record = _single
-
-    async def delete_record(self, obj: Object, remote_id: str) -> DeleteLevel:
-        self.spec(obj, Operation.DELETE)
-        result = (await self.writer.delete(obj, {0: remote_id}))[0]
-        if result.error is not None:
-            raise result.error
-        return DeleteLevel.SOFT
-
     async def erase_record(self, obj: Object, remote_id: str) -> DeleteLevel:
         spec = self.spec(obj, Operation.ERASE)
         return await erase(self.writer, obj, remote_id, is_hard=spec.erase_level is DeleteLevel.HARD)
-
-    async def find_written(self, write: Write) -> WriteResult:
-        return await self.finder.find(write)
-
-    def preview(self, write: Write) -> Any:
-        return self.finder.preview(write)
 
 
 def _missing(listed: list[Any]) -> list[str]:

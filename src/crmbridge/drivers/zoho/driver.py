@@ -9,7 +9,7 @@ UNCONFIRMED in NOTES.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -32,7 +32,7 @@ from crmbridge.core.manifest import (
     Setting,
 )
 from crmbridge.core.operations import COMPOSED, FULL, LIMITED, NOT_YET, DeleteLevel, Operation, Support
-from crmbridge.core.records import FieldFact, Filter, Object, Page, Record, Write, WriteResult
+from crmbridge.core.records import FieldFact, Object
 from crmbridge.core.tokens import TokenFault
 from crmbridge.core.wire import HttpRequest, HttpResponse
 from crmbridge.drivers.zoho import hosts, schema
@@ -41,9 +41,9 @@ from crmbridge.drivers.zoho.finding import Finder
 from crmbridge.drivers.zoho.messages import error_of, read_credits
 from crmbridge.drivers.zoho.natives import API, MARK, NATIVES
 from crmbridge.drivers.zoho.reading import MOST_ROWS, Reader
-from crmbridge.drivers.zoho.writing import MOST_WRITES, Results, Writer
+from crmbridge.drivers.zoho.writing import MOST_WRITES, Writer
 from crmbridge.toolkit.auth import SecretRef
-from crmbridge.toolkit.exchange import HttpDriver
+from crmbridge.toolkit.composed import ComposedDriver
 from crmbridge.toolkit.limits import LimitReading
 
 __all__ = ["MANIFEST", "Zoho"]
@@ -202,16 +202,16 @@ def _manifest(own: str) -> Manifest:
     return msgspec.structs.replace(MANIFEST, auth=auth)
 
 
-class Zoho(HttpDriver):
+class Zoho(ComposedDriver):
     """One organisation of Zoho CRM."""
 
     MANIFEST: ClassVar[Manifest] = MANIFEST
 
     def __init__(self, access: Access) -> None:
         super().__init__(access)
-        self.reader = Reader(self)
-        self.writer = Writer(self.reader)
-        self.finder = Finder(self.writer)
+        self.reader: Reader = Reader(self)
+        self.writer: Writer = Writer(self.reader)
+        self.finder: Finder = Finder(self.writer)
 
     @classmethod
     def manifest_for(cls, settings: Mapping[str, str]) -> Manifest:
@@ -322,63 +322,7 @@ class Zoho(HttpDriver):
         self.spec(obj, Operation.DESCRIBE)
         return await schema.describe(self, NATIVES[obj])
 
-    # -- read ----------------------------------------------------------------------------------------------
-
-    async def lookup_customer(self, *, phone: str = "", email: str = "") -> list[Record]:
-        self.spec(Object.CUSTOMER, Operation.LOOKUP)
-        return await self.reader.customers(email=email, phone=phone)
-
-    async def search_records(self, obj: Object, filter: Filter, cursor: str = "") -> Page:
-        self.spec(obj, Operation.SEARCH)
-        return await self.reader.search(obj, filter, cursor)
-
-    async def get_record(self, obj: Object, remote_id: str) -> Record:
-        self.spec(obj, Operation.GET)
-        return await self.reader.get(obj, remote_id)
-
-    async def list_recent(self, obj: Object, *, since: str = "", cursor: str = "", limit: int = 50) -> Page:
-        self.spec(obj, Operation.LIST)
-        return await self.reader.recent(obj, since, cursor, limit)
-
-    # -- write ---------------------------------------------------------------------------------------------
-
-    async def write_batch(self, writes: Sequence[Write]) -> list[WriteResult]:
-        first = writes[0] if writes else None
-        if first is None or first.operation is Operation.ERASE:
-            return [await self.write_one(write) for write in writes]
-        self.spec(first.object, first.operation)
-        results = await self._send(first.object, first.operation, dict(enumerate(writes)))
-        return [results[place] for place in range(len(writes))]
-
-    async def _send(self, obj: Object, operation: Operation, writes: dict[int, Write]) -> Results:
-        if operation is Operation.DELETE:
-            return await self.writer.delete(obj, {place: one.remote_id for place, one in writes.items()})
-        verbs = {Operation.CREATE: self.writer.create, Operation.UPDATE: self.writer.update}
-        return await verbs.get(operation, self.writer.upsert)(obj, writes)
-
-    async def _single(self, write: Write) -> WriteResult:
-        self.spec(write.object, write.operation)
-        result = (await self._send(write.object, write.operation, {0: write}))[0]
-        if result.error is not None:
-            raise result.error
-        return result
-
-    create_record = update_record = upsert_record = _single
-
-    async def delete_record(self, obj: Object, remote_id: str) -> DeleteLevel:
-        self.spec(obj, Operation.DELETE)
-        result = (await self.writer.delete(obj, {0: remote_id}))[0]
-        if result.error is not None:
-            raise result.error
-        return DeleteLevel.SOFT
-
     async def erase_record(self, obj: Object, remote_id: str) -> DeleteLevel:
         self.spec(obj, Operation.ERASE)
         await erase(self.writer, obj, remote_id)
         return DeleteLevel.HARD
-
-    async def find_written(self, write: Write) -> WriteResult:
-        return await self.finder.find(write)
-
-    def preview(self, write: Write) -> Any:
-        return self.finder.preview(write)
