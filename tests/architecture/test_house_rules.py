@@ -137,7 +137,7 @@ def test_several_tenants_when_set_at_once_then_only_by_the_accept_flusher() -> N
             if (
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Attribute)
-                and node.func.attr == "tenants"
+                and node.func.attr in ("tenants", "at_once")
                 and "db" in ast.unparse(node.func.value)
             ):
                 callers.add(_relative(path))

@@ -1,23 +1,26 @@
 """Connections, pools, and the transaction that belongs to a tenant.
 
 Every tenant table has forced row-level security on the transaction-local setting ``crmbridge.tenants``. It is set
-here and nowhere else: ``Database.tenant`` (one tenant), ``Database.tenants`` (the accept flusher only),
-``Database.system`` (the scheduler role, content-free tables only).
+here and nowhere else: ``Database.tenant`` (one tenant), ``Database.tenants`` and ``Database.at_once`` (the accept
+flusher only, whose statement sets the value that it is handed), ``Database.system`` (the scheduler role, content-free
+tables only).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import asyncpg
 import msgspec
 
 from crmbridge.db.errors import DatabaseMisconfigured, DatabaseUnavailable, describe_dsn
+
+T = TypeVar("T")
 
 __all__ = ["Database", "clear_errors", "connect", "patient", "savepoint"]
 
@@ -199,6 +202,26 @@ class Database:
         async with self._transaction(self.app, self._app_dsn, _begin_as(tenant_ids)) as conn:
             yield conn
 
+    async def at_once(self, tenant_ids: Iterable[UUID], call: Callable[[Any, str], Awaitable[T]]) -> T:
+        """One statement for several tenants, in a transaction of its own that sets them itself: two round trips less.
+
+        For the accept flusher and no one else, as :meth:`tenants`. ``call`` gets a connection of the app role and the
+        value of ``crmbridge.tenants``. It is called again when the server cut the connection, so it may be repeated
+        without another effect.
+        """
+        setting = _setting_of(tenant_ids)
+
+        async def called() -> T:
+            conn = await self.app.acquire()
+            try:
+                return await call(conn, setting)
+            finally:
+                await asyncio.shield(self.app.release(conn))
+
+        with clear_errors(self._app_dsn):
+            answer: T = await patient(called, CONNECT_PATIENCE_SECONDS)
+        return answer
+
     @asynccontextmanager
     async def system(self) -> AsyncIterator[Any]:
         """A transaction of the scheduler role: across tenants, on content-free tables only."""
@@ -247,7 +270,12 @@ def _clear_cut(dsn: str) -> Iterator[None]:
 
 
 def _begin_as(tenant_ids: Iterable[UUID]) -> str:
-    """Build the one-round-trip begin. Only UUID objects are let in, so nothing can be injected."""
+    """Build the one-round-trip begin."""
+    return f"begin; select set_config('crmbridge.tenants', '{_setting_of(tenant_ids)}', true)"
+
+
+def _setting_of(tenant_ids: Iterable[UUID]) -> str:
+    """The value of ``crmbridge.tenants``. Only UUID objects are let in, so nothing can be injected."""
     ids = list(tenant_ids)
     for tenant_id in ids:
         if not isinstance(tenant_id, UUID):
@@ -256,4 +284,4 @@ def _begin_as(tenant_ids: Iterable[UUID]) -> str:
         raise ValueError("at least one tenant id is needed")
     # str() of a UUID subclass could be anything; the integer cannot.
     joined = ",".join(f"{tenant_id.int:032x}" for tenant_id in ids)
-    return f"begin; select set_config('crmbridge.tenants', '{{{joined}}}', true)"
+    return f"{{{joined}}}"

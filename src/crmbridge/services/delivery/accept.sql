@@ -3,12 +3,17 @@
 -- A target with an error is one that its connection can never take: a dead letter from the start.
 -- Targets and subjects name their write by its place among the accepts, counted from 1.
 -- Every insert is sorted, so that two flushes take their locks in one order.
-with accepts as (
-    select * from unnest(
+-- It is a transaction of its own: before the first accept is read, the setting of its tenants ($22) is made, until its
+-- end. Should that ever come too late, the policies refuse the rows.
+with tenants_set as materialized (
+    select set_config('crmbridge.tenants', $22, true) as tenants
+), accepts as materialized (
+    select a.* from tenants_set s cross join lateral unnest(
         $1::uuid[], $2::uuid[], $3::bytea[], $4::bytea[], $5::text[], $6::text[], $7::bytea[], $8::smallint[],
         $9::text[], $10::uuid[], $11::text[], $12::text[]) with ordinality
     as a (write_id, tenant_id, key_hash, fingerprint, object, operation, sealed, priority, source, import_id, actor,
           request_id, place)
+    where s.tenants is not null
 ), keyed as (
     insert into idempotency_keys (tenant_id, key_hash, fingerprint, write_id)
     select tenant_id, key_hash, fingerprint, write_id from accepts where key_hash is not null

@@ -23,6 +23,13 @@ __all__ = ["Flushed", "Flusher"]
 _log = structlog.get_logger("crmbridge.delivery")
 
 
+# While one commits, the next is sent: the server prepares, the database inserts, and neither waits for the other. More
+# would only meet at the lane's row.
+_AT_ONCE = 2
+# So many accepts share a flush's fixed cost well enough; more would only keep the database waiting.
+_ENOUGH = 24
+
+
 class Flushed(msgspec.Struct, kw_only=True):
     """What became of one accept: ``write_id`` is an earlier write's when ``replayed``."""
 
@@ -43,7 +50,7 @@ class Flusher:
         self._on_lanes = on_lanes
         self._size = size
         self._queue: deque[tuple[PreparedWrite, bool, asyncio.Future[Flushed]]] = deque()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         self._links: list[Any] = []
 
     def submit(self, item: PreparedWrite, *, is_waited: bool = False) -> asyncio.Future[Flushed]:
@@ -52,18 +59,22 @@ class Flusher:
         self._queue.append((item, is_waited, future))
         if tracing.is_on():
             self._links.append(tracing.link())
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._run())
+        if len(self._tasks) < _AT_ONCE:
+            task = asyncio.create_task(self._run())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         return future
 
     async def close(self) -> None:
         """Finish what is queued."""
-        while self._task is not None and not self._task.done():
-            await asyncio.wait([self._task])
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
 
     async def _run(self) -> None:
         while self._queue:
             await self._gather()
+            if not self._queue:  # the other flush took them
+                return
             batch = [self._queue.popleft() for _ in range(min(self._size, len(self._queue)))]
             batch.sort(key=lambda entry: (entry[0].targets[0].connection_id, entry[0].key_hash or b""))
             try:
@@ -83,7 +94,7 @@ class Flusher:
     async def _gather(self) -> None:
         """Let accepts join for as long as each turn of the loop brings more: a busy loop would not answer sooner."""
         seen = 0
-        while seen < len(self._queue) < self._size:
+        while seen < len(self._queue) < min(_ENOUGH, self._size):
             seen = len(self._queue)
             await asyncio.sleep(0)
 
@@ -100,10 +111,15 @@ class Flusher:
         links, self._links = self._links, []
         started = monotonic()
         with tracing.span("flush", is_root=True, links=links, writes=len(items)):
-            async with self._db.tenants(sorted({item.tenant_id for item in items})) as conn:
-                fresh, lanes = await store.insert_writes(conn, items)
-                stale = [item for item in items if item.write_id not in fresh]
-                known = await store.known_writes(conn, stale) if stale else {}
+            tenants = sorted({item.tenant_id for item in items})
+            fresh, lanes = await self._db.at_once(
+                tenants, lambda conn, setting: store.insert_writes(conn, items, setting)
+            )
+            stale = [item for item in items if item.write_id not in fresh]
+            known: dict[Any, store.KnownWrite] = {}
+            if stale:
+                async with self._db.tenants(tenants) as conn:
+                    known = await store.known_writes(conn, stale)
         # After the commit.
         metrics.note_flush(len(items), monotonic() - started)
         by_connection = {lane.connection_id: lane for lane in lanes}

@@ -209,7 +209,9 @@ class SavedResult(msgspec.Struct, kw_only=True):
     delete_level: str = ""
 
 
-async def insert_writes(conn: Any, items: Sequence[PreparedWrite]) -> tuple[set[UUID], list[PulledLane]]:
+async def insert_writes(
+    conn: Any, items: Sequence[PreparedWrite], setting: str
+) -> tuple[set[UUID], list[PulledLane]]:
     """One statement for all: the ids of the writes that are new, and the lanes that were pulled forward."""
     targets = [(place, target) for place, item in enumerate(items, 1) for target in item.targets]
     subjects = [(place, *subject) for place, item in enumerate(items, 1) for subject in item.subjects]
@@ -236,6 +238,7 @@ async def insert_writes(conn: Any, items: Sequence[PreparedWrite]) -> tuple[set[
         [digest for _, digest, _ in subjects],
         [kind for _, _, kind in subjects],
         [target.error for _, target in targets],
+        setting,
     )
     fresh = {row["id"] for row in rows if row["kind"] == "write"}
     lanes = [
