@@ -425,7 +425,9 @@ async def test_pause_when_a_drain_is_at_work_then_no_further_call_and_resumed_wh
     pair.provider.latency = 0.1
     writes = [await pair.accept(customer()) for _ in range(50)]
     running = asyncio.create_task(pair.house.delivery.drain(pair.second.id))
-    await asyncio.sleep(0.15)
+    async with asyncio.timeout(20):
+        while not pair.provider.calls("send"):
+            await asyncio.sleep(0.01)
     await pair.pause(pair.second, True)
     before = len(pair.provider.calls("send"))
     assert 0 < before < 5
