@@ -35,9 +35,17 @@ def percentile(values: list[float], percent: float) -> float:
 
 
 async def burst(
-    port: int, clients: int, requests: int, request_of: Callable[[int], tuple[bytes, bytes]], *, path: str
+    port: int,
+    clients: int,
+    requests: int,
+    request_of: Callable[[int], tuple[bytes, bytes]],
+    *,
+    path: str | Callable[[int], str],
 ) -> Burst:
-    """``requests`` POSTs over ``clients`` kept-alive connections; ``request_of(n)`` gives (headers, body)."""
+    """``requests`` POSTs over ``clients`` kept-alive connections; ``request_of(n)`` gives (headers, body).
+
+    ``path`` may depend on ``n`` too.
+    """
     result = Burst()
     numbers = iter(range(requests))
 
@@ -46,9 +54,8 @@ async def burst(
         try:
             for number in numbers:
                 headers, body = request_of(number)
-                head = (
-                    b"POST %s HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n" % path.encode()
-                )
+                address = (path if isinstance(path, str) else path(number)).encode()
+                head = b"POST %s HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n" % address
                 started = perf_counter()
                 writer.write(head + headers + b"Content-Length: %d\r\n\r\n" % len(body) + body)
                 status = await _answer(reader)

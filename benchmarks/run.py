@@ -9,6 +9,14 @@ COMMANDS = (
     ("benchmarks.accept", "--rounds", "3", "--requests", "3000"),
     ("benchmarks.waited", "--rounds", "2", "--requests", "200"),
     ("benchmarks.delivery", "--records", "4000"),
+    ("benchmarks.driver_cpu", "--rounds", "3", "--singles", "100", "--batches", "5"),
+    ("benchmarks.provider_calls", "--records", "2000", "--singles", "50"),
+    ("benchmarks.cold_start", "--processes", "5"),
+    ("benchmarks.serve_memory", "--writes", "20000"),
+    ("benchmarks.deep", "--records", "1500", "--rounds", "2"),
+    ("benchmarks.tenants", "--tenants", "1000", "--rounds", "1"),
+    ("benchmarks.population", "--tenants", "1000", "--rounds", "1", "--requests", "100", "--idle", "10"),
+    ("benchmarks.cost", "--tenants", "500", "--waited", "200", "--bulk", "4000"),
 )
 
 
