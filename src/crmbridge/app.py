@@ -31,13 +31,14 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
     """All services of one process over a migrated database; everything is closed on the way out.
 
     Raises MasterKeyMissing before anything starts, DatabaseUnavailable, DatabaseMisconfigured (a superuser, an
-    owner or a BYPASSRLS role; migrations that are not applied).
+    owner or a BYPASSRLS role; migrations that are not applied, or a newer version's that took away what this one uses).
     """
     from crmbridge import metrics, tracing
     from crmbridge._version import __version__
     from crmbridge.db.jobs import PgQueuerJobs
     from crmbridge.db.pool import Database
     from crmbridge.db.roles import check_role
+    from crmbridge.db.schema import require_schema
     from crmbridge.drivers import load
     from crmbridge.services import Services
     from crmbridge.services.audit import AuditLog
@@ -69,6 +70,7 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
         for pool in (db.app, db.scheduler):
             async with pool.acquire() as conn:
                 await check_role(conn)
+        await require_schema(db.scheduler)
         jobs = await PgQueuerJobs.open(scheduler_dsn)
         stack.push_async_callback(jobs.close)
         policy = EgressPolicy(allow=settings.egress_allow)
@@ -241,7 +243,9 @@ async def serve(settings: Settings, *, with_worker: bool = True) -> None:
         # A request makes some thousand objects, nearly all without cycles.
         gc.set_threshold(20_000, 20, 20)
         stop = asyncio.Event()
-        worker = asyncio.create_task(services.jobs.run(stop)) if with_worker else None
+        # The longer time is only a bound: _finish below ends it.
+        grace = settings.shutdown_seconds + 5
+        worker = asyncio.create_task(services.jobs.run(stop, grace_seconds=grace)) if with_worker else None
         watcher = asyncio.create_task(_announce(server, settings))
         try:
             await server.serve()
@@ -282,7 +286,12 @@ async def work(settings: Settings) -> None:
     from crmbridge.worker.run import work as run
 
     async with running_services(settings) as services:
-        await run(services, host=settings.host, port=settings.worker_port)
+        await run(
+            services,
+            host=settings.host,
+            port=settings.worker_port,
+            grace_seconds=settings.shutdown_seconds,
+        )
 
 
 async def _announce(server: Any, settings: Settings) -> None:

@@ -87,13 +87,20 @@ def _parse_switch(text: str) -> bool:
     return word in ("true", "yes", "on", "1")
 
 
+_POSTGRES_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:,@/\s]+)(:[0-9]{1,5})?")
+
+
 def _parse_postgres(text: str) -> str:
+    """One host, or several with commas between them, each with its own port."""
     try:
         parts = urlsplit(text)
-        _ = parts.port
     except ValueError:
         raise _Bad("a PostgreSQL URL") from None
-    if parts.scheme not in ("postgresql", "postgres") or not (parts.hostname or "host=" in parts.query):
+    listed = parts.netloc.rpartition("@")[2]
+    is_listed = all(_POSTGRES_HOST.fullmatch(one) for one in listed.split(",")) if listed else False
+    if parts.scheme not in ("postgresql", "postgres") or not (
+        is_listed or (not listed and "host=" in parts.query)
+    ):
         raise _Bad("a PostgreSQL URL")
     return text
 

@@ -26,7 +26,7 @@ from ..conftest import PostgresServer
 
 pytestmark = pytest.mark.postgres
 
-SOUND = {"database_app", "database_scheduler", "migrations", "job_tables", "master_key", "clock"}
+SOUND = {"database_app", "database_scheduler", "migrations", "version", "job_tables", "master_key", "clock"}
 
 
 def vault_with(db: Database, key: str) -> Vault:
@@ -134,6 +134,16 @@ async def test_readiness_when_the_database_is_newer_then_ready(ground: Ground) -
         '\'{"migration_id": "9999_add_future", "migration_hash": "f"}\')).* from public._pogo_migration m limit 1'
     )
     assert (await ground.standing()).is_ready
+
+
+async def test_readiness_when_a_newer_version_took_something_away_then_red(ground: Ground) -> None:
+    await ground.as_owner(
+        "insert into public._pogo_migration select (jsonb_populate_record(m, "
+        '\'{"migration_id": "9999_drop_lanes_from_9998", "migration_hash": "f"}\')).* '
+        "from public._pogo_migration m limit 1"
+    )
+    told = {"version": "a newer version took away what this one uses: 9999_drop_lanes_from_9998"}
+    assert await ground.red() == told
 
 
 @pytest.mark.parametrize(

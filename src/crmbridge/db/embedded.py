@@ -56,7 +56,7 @@ _SETTINGS = {
     "unix_socket_permissions": "0700",
     "port": "5432",
     "max_connections": "60",
-    "shared_buffers": "32MB",
+    "shared_buffers": "16MB",
     "jit": "off",
     "max_logical_replication_workers": "0",
     "max_wal_size": "512MB",

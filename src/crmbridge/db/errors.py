@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from crmbridge.core.errors import Fix, NotConfigured, Unavailable
+from crmbridge.db.hosts import hosts_of
 
 __all__ = ["DatabaseMisconfigured", "DatabaseUnavailable", "EmbeddedPostgresFailed", "describe_dsn"]
 
@@ -16,6 +18,9 @@ class DatabaseUnavailable(Unavailable):
     default_fix = Fix(
         "check_database", "Check that PostgreSQL runs and that CRMBRIDGE_DATABASE_URL names it."
     )
+
+    def __init__(self, message: str, *, retry_after_seconds: float | None = 2.0, **rest: Any) -> None:
+        super().__init__(message, retry_after_seconds=retry_after_seconds, **rest)
 
 
 class DatabaseMisconfigured(NotConfigured):
@@ -37,17 +42,12 @@ class EmbeddedPostgresFailed(DatabaseMisconfigured):
 
 
 def describe_dsn(dsn: str) -> str:
-    """Return ``host:port/database as user`` of a PostgreSQL URL: what an error may show."""
+    """Return ``host:port/database as user`` of a PostgreSQL URL, all its hosts: what an error may show."""
     parts = urlsplit(dsn)
-    query = parse_qs(parts.query)
-    host = query.get("host", [parts.hostname or "localhost"])[0]
-    port = query.get("port", [str(_port(dsn) or 5432)])[0]
-    database = unquote(parts.path.lstrip("/")) or query.get("dbname", ["(default)"])[0]
-    return f"{host}:{port}/{database} as {unquote(parts.username or '(default user)')}"
-
-
-def _port(dsn: str) -> int | None:
     try:
-        return urlsplit(dsn).port
+        found = hosts_of(dsn)
     except ValueError:
-        return None
+        found = [(parts.hostname or "localhost", "")]
+    where = ",".join(f"{host or 'localhost'}:{port or 5432}" for host, port in found)
+    database = unquote(parts.path.lstrip("/")) or parse_qs(parts.query).get("dbname", ["(default)"])[0]
+    return f"{where}/{database} as {unquote(parts.username or '(default user)')}"

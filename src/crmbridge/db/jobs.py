@@ -27,8 +27,9 @@ from pgqueuer.domain.errors import PgqException, RetryRequested
 from pgqueuer.domain.types import JobId, QueueEntrypoint, QueueExecutionMode
 from pgqueuer.ports.repository import EntrypointExecutionParameter
 
+from crmbridge.db.hosts import CONNECT_SECONDS, Hosts
 from crmbridge.db.job_tables import CHANNEL, JOBS, install_job_tables, queries_on
-from crmbridge.db.pool import clear_errors, patient
+from crmbridge.db.pool import PooledConnection, clear_errors, patient
 
 __all__ = ["Backlog", "JobFunction", "Jobs", "NewJob", "PgQueuerJobs", "RetryLater", "install_job_tables"]
 
@@ -99,8 +100,9 @@ class Jobs(Protocol):
     def every(self, when: str | float, name: str, function: TickFunction) -> None:
         """Call ``function`` by cron expression (UTC) or every so many seconds, in one process of all. Before run."""
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Work until ``stop`` is set, then finish what runs (25 s at most). Outlives a restart of the database."""
+    async def run(self, stop: asyncio.Event, *, grace_seconds: float | None = None) -> None:
+        """Work until ``stop`` is set, then finish what runs, for ``grace_seconds`` (25) at most. Outlives a restart of
+        the database."""
 
     async def drain(self) -> None:
         """Work until nothing of the kinds handled here waits or runs, then return."""
@@ -193,7 +195,7 @@ class PgQueuerJobs:
         else:
             raise ValueError(f"interval of {name!r} must be positive, got {when}")
 
-    async def run(self, stop: asyncio.Event) -> None:
+    async def run(self, stop: asyncio.Event, *, grace_seconds: float | None = None) -> None:
         self._cut_off = False
         if self._functions:
             self._shows(_QUEUE, POLL.total_seconds())
@@ -208,9 +210,10 @@ class PgQueuerJobs:
         try:
             await asyncio.wait({stopped, *tasks}, return_when=asyncio.FIRST_COMPLETED)
             halt.set()
-            _, late = await asyncio.wait(tasks, timeout=GRACE_SECONDS)
+            grace = GRACE_SECONDS if grace_seconds is None else grace_seconds
+            _, late = await asyncio.wait(tasks, timeout=grace)
             if late:
-                _log.warning("jobs still running after %.0f s go back to the queue", GRACE_SECONDS)
+                _log.warning("jobs still running after %.0f s go back to the queue", grace)
         finally:
             halt.set()
             stopped.cancel()
@@ -419,8 +422,8 @@ class PgQueuerJobs:
 class _LocalCapacity(QueueManager):
     """A QueueManager whose limit per kind counts this process only, so more processes do more work.
 
-    PgQueuer's own limit is for the whole fleet. Kinds with room for a full batch are fetched together; the others
-    one job at a time, so that a process never holds a job that it has no room to run.
+    PgQueuer's own limit is for the whole fleet. Kinds with room for a full batch are fetched together, the others as
+    many jobs as there is room for, so that a process never holds a job that it has no room to run.
     """
 
     def __init__(self, queries: Queries, capacity: Mapping[str, int], looked: Callable[[], None]) -> None:
@@ -439,10 +442,8 @@ class _LocalCapacity(QueueManager):
             busy = Counter(self._running.values())
             room = {kind: most - busy[kind] for kind, most in self._capacity.items()}
             wide = [kind for kind, free in room.items() if free >= batch_size]
-            narrow = [kind for kind, free in room.items() if 0 < free < batch_size]
-            for kinds, size in ((wide, batch_size), (narrow, 1)):
-                if not kinds:
-                    continue
+            narrow = [([kind], free) for kind, free in room.items() if 0 < free < batch_size]
+            for kinds, size in ([(wide, batch_size)] if wide else []) + narrow:
                 jobs = await self.queries.dequeue(
                     batch_size=size,
                     entrypoints={QueueEntrypoint(kind): EntrypointExecutionParameter(0) for kind in kinds},
@@ -467,7 +468,9 @@ async def _open_pool(dsn: str, connections: int) -> Any:
         dsn,
         min_size=0,
         max_size=connections,
-        timeout=10,
+        connect=Hosts(dsn).connect,
+        connection_class=PooledConnection,
+        timeout=CONNECT_SECONDS,
         server_settings={"application_name": "crmbridge jobs"},
     )
 

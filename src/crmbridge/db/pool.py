@@ -1,9 +1,9 @@
 """Connections, pools, and the transaction that belongs to a tenant.
 
 Every tenant table has forced row-level security on the transaction-local setting ``crmbridge.tenants``. It is set
-here and nowhere else: ``Database.tenant`` (one tenant), ``Database.tenants`` and ``Database.at_once`` (the accept
-flusher only, whose statement sets the value that it is handed), ``Database.system`` (the scheduler role, content-free
-tables only).
+here and nowhere else: ``Database.tenant`` and ``Database.alone`` (one tenant), ``Database.tenants`` and
+``Database.at_once`` (the accept flusher only), ``Database.system`` (the scheduler role, content-free tables only). The
+statements of ``alone`` and ``at_once`` set the value that they are handed themselves.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ import asyncpg
 import msgspec
 
 from crmbridge.db.errors import DatabaseMisconfigured, DatabaseUnavailable, describe_dsn
+from crmbridge.db.hosts import CONNECT_SECONDS, Hosts
 
 T = TypeVar("T")
 
-__all__ = ["Database", "clear_errors", "connect", "patient", "savepoint"]
+__all__ = ["Database", "clear_errors", "connect", "patient", "savepoint", "setting_first"]
 
 # A server that restarts refuses connections for about a second; a caller waits that out rather than fail.
 CONNECT_PATIENCE_SECONDS = 5.0
@@ -42,7 +43,9 @@ _GONE = (
     asyncpg.TooManyConnectionsError,
     asyncpg.exceptions.ConnectionDoesNotExistError,
     asyncpg.InternalClientError,  # asyncpg 0.32 says this when the server ends a connection between two statements
+    asyncpg.ReadOnlySQLTransactionError,  # a standby that is not promoted yet
 )
+_STANDBY = (asyncpg.ReadOnlySQLTransactionError, asyncpg.TargetServerAttributeNotMatched)
 
 
 class PooledConnection(asyncpg.Connection):  # type: ignore[misc]
@@ -85,14 +88,21 @@ def clear_errors(dsn: str) -> Iterator[None]:
     except _REFUSED as error:
         raise DatabaseMisconfigured(f"The database {describe_dsn(dsn)} refused the login: {error}") from None
     except (*_GONE, OSError) as error:
-        reason = type(error).__name__
-        raise DatabaseUnavailable(f"The database {describe_dsn(dsn)} cannot be reached ({reason}).") from None
+        raise _unavailable(dsn, error, "cannot be reached") from None
 
 
 async def connect(dsn: str, *, patience_seconds: float = CONNECT_PATIENCE_SECONDS) -> Any:
     """Open one connection of its own (migrations, checks); the caller closes it."""
     with clear_errors(dsn):
-        return await patient(lambda: asyncpg.connect(dsn, timeout=10), patience_seconds)
+        return await patient(Hosts(dsn).connect, patience_seconds)
+
+
+def _unavailable(dsn: str, error: BaseException, what: str) -> DatabaseUnavailable:
+    if isinstance(error, _STANDBY):
+        return DatabaseUnavailable(
+            f"The database {describe_dsn(dsn)} takes no writes: only a standby answers there, or no other server does."
+        )
+    return DatabaseUnavailable(f"The database {describe_dsn(dsn)} {what} ({type(error).__name__}).")
 
 
 async def patient(open_: Any, patience_seconds: float = CONNECT_PATIENCE_SECONDS) -> Any:
@@ -119,6 +129,18 @@ async def savepoint(conn: Any, name: str = "step") -> AsyncIterator[None]:
         await conn.execute(f"rollback to savepoint {name}")
         raise
     await conn.execute(f"release savepoint {name}")
+
+
+def setting_first(parameter: int) -> str:
+    """The beginning of a statement for ``Database.alone``: it sets its tenant from this parameter.
+
+    Each part that reads a table then says ``(select is_set from tenants_set)``: a condition that depends on no row,
+    and so is evaluated before the first one is read. Should that ever come too late, the policies show no rows.
+    """
+    return f"""with tenants_set as materialized (
+    select coalesce(set_config('crmbridge.tenants', ${parameter}, true), '') <> '' as is_set
+)
+"""
 
 
 class Database:
@@ -158,8 +180,9 @@ class Database:
                 max_size=most,
                 init=_set_codecs,
                 connection_class=PooledConnection,
+                connect=Hosts(dsn).connect,
                 server_settings={"application_name": application_name},
-                timeout=10,
+                timeout=CONNECT_SECONDS,
                 **options,
             )
             for dsn, most in ((app_dsn, app_connections), (scheduler_dsn, scheduler_connections))
@@ -222,11 +245,43 @@ class Database:
             answer: T = await patient(called, CONNECT_PATIENCE_SECONDS)
         return answer
 
+    async def alone(self, tenant_id: UUID, call: Callable[[Any, str], Awaitable[T]]) -> T:
+        """One statement for one tenant, in a transaction of its own that sets it itself: one round trip for four.
+
+        ``call`` gets a connection of the app role and the value of ``crmbridge.tenants``. A connection that is cut
+        raises DatabaseUnavailable: the statement may then have had its effect, or not.
+        """
+        setting = _setting_of([tenant_id])
+        with clear_errors(self._app_dsn):
+            conn = await patient(self.app.acquire, CONNECT_PATIENCE_SECONDS)
+        try:
+            with clear_errors(self._app_dsn):
+                return await call(conn, setting)
+        finally:
+            await asyncio.shield(self.app.release(conn))
+
     @asynccontextmanager
     async def system(self) -> AsyncIterator[Any]:
         """A transaction of the scheduler role: across tenants, on content-free tables only."""
         async with self._transaction(self.scheduler, self._scheduler_dsn, "begin") as conn:
             yield conn
+
+    async def peek(self, call: Callable[[Any], Awaitable[T]]) -> T:
+        """One reading statement of the scheduler role, without a transaction around it: one round trip for three.
+
+        It is repeated when the server cut the connection.
+        """
+
+        async def called() -> T:
+            conn = await self.scheduler.acquire()
+            try:
+                return await call(conn)
+            finally:
+                await asyncio.shield(self.scheduler.release(conn))
+
+        with clear_errors(self._scheduler_dsn):
+            answer: T = await patient(called, CONNECT_PATIENCE_SECONDS)
+        return answer
 
     @asynccontextmanager
     async def _transaction(self, pool: Any, dsn: str, begin: str) -> AsyncIterator[Any]:
@@ -263,10 +318,7 @@ def _clear_cut(dsn: str) -> Iterator[None]:
     try:
         yield
     except _GONE as error:
-        reason = type(error).__name__
-        raise DatabaseUnavailable(
-            f"The database {describe_dsn(dsn)} cut the connection ({reason})."
-        ) from None
+        raise _unavailable(dsn, error, "cut the connection") from None
 
 
 def _begin_as(tenant_ids: Iterable[UUID]) -> str:

@@ -174,6 +174,9 @@ async def prepare_database(admin_dsn: str) -> None:
                 f"alter role {role} in database {name} set search_path = {path};"
                 for role, path in paths.items()
             )
+            # All that this role reads it finds by an index. A plan made while a table was small would read it whole,
+            # and stay until the next analyze.
+            + f"alter role {APP} in database {name} set enable_seqscan = off;"
             + _RIGHTS
         )
     finally:

@@ -15,8 +15,11 @@ __all__ = ["work"]
 _log = structlog.get_logger("crmbridge.worker")
 
 
-async def work(services: Services, *, host: str = "127.0.0.1", port: int = 0) -> None:
-    """Run jobs until SIGINT or SIGTERM; what is being sent is finished first. Stopping is not an attempt.
+async def work(
+    services: Services, *, host: str = "127.0.0.1", port: int = 0, grace_seconds: float = 20.0
+) -> None:
+    """Run jobs until SIGINT or SIGTERM; what is being sent is finished first, for ``grace_seconds`` at most. Stopping
+    is not an attempt.
 
     ``port`` answers readiness and metrics; 0 opens none.
     """
@@ -31,5 +34,5 @@ async def work(services: Services, *, host: str = "127.0.0.1", port: int = 0) ->
 
             await stack.enter_async_context(answering(services.watch, host, port))
         _log.info("working", port=port or None)
-        await services.jobs.run(stop)
+        await services.jobs.run(stop, grace_seconds=grace_seconds)
     _log.info("stopped")

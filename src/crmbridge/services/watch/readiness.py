@@ -15,7 +15,7 @@ import structlog
 
 from crmbridge.db.jobs import Jobs
 from crmbridge.db.pool import Database
-from crmbridge.db.schema import unapplied
+from crmbridge.db.schema import unapplied, unfit
 from crmbridge.services.vault import MasterKeyMissing, Vault
 
 __all__ = ["Check", "Reason", "Standing", "checks_of", "examine"]
@@ -59,6 +59,7 @@ _FIXES = {
     "database_app": "Start PostgreSQL, or correct CRMBRIDGE_DATABASE_URL.",
     "database_scheduler": "Start PostgreSQL, or correct CRMBRIDGE_DATABASE_SCHEDULER_URL.",
     "migrations": "Run `crmbridge db migrate` with CRMBRIDGE_DATABASE_OWNER_URL set.",
+    "version": "Run the version of crmbridge that migrated the database, or a newer one.",
     "job_tables": "Run `crmbridge db migrate` with CRMBRIDGE_DATABASE_OWNER_URL set.",
     "master_key": "Put the master key back that the installation was started with (CRMBRIDGE_MASTER_KEY or _FILE).",
     "clock": "Let both machines set their clocks by NTP.",
@@ -86,6 +87,13 @@ def checks_of(db: Database, vault: Vault, jobs: Jobs, data_dir: Path | None) -> 
         except (asyncpg.UndefinedFunctionError, asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
             return "the database was never migrated by this version"
         return f"not applied: {', '.join(missing)}" if missing else ""
+
+    async def version() -> str:
+        try:
+            names = await unfit(db.scheduler)
+        except (asyncpg.UndefinedFunctionError, asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
+            return ""  # the check above tells it
+        return f"a newer version took away what this one uses: {', '.join(names)}" if names else ""
 
     async def job_tables() -> str:
         missing = await jobs.missing_tables()
@@ -118,6 +126,7 @@ def checks_of(db: Database, vault: Vault, jobs: Jobs, data_dir: Path | None) -> 
         "database_app": answers(db.app),
         "database_scheduler": answers(db.scheduler),
         "migrations": migrations,
+        "version": version,
         "job_tables": job_tables,
         "master_key": master_key,
         "clock": clock,
