@@ -13,6 +13,7 @@ sys.path.insert(0, str(ROOT))  # so that `python tools/make_docs.py` finds tools
 
 from tools.reference import pages  # noqa: E402
 from tools.reference.drivers import driver_page, drivers_page, matrix  # noqa: E402
+from tools.reference.retries import retries_page  # noqa: E402
 
 from crmbridge.drivers import DRIVERS  # noqa: E402
 
@@ -23,6 +24,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "drivers.md": drivers_page,
     "errors.md": pages.errors_page,
     "layers.md": pages.layers_page,
+    "retries.md": retries_page,
     "settings.md": pages.settings_page,
     "slots.md": pages.slots_page,
     "states.md": pages.states_page,

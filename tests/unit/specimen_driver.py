@@ -27,6 +27,7 @@ from crmbridge.core.manifest import (
     AuthKind,
     Idempotency,
     IdempotencyKind,
+    LookUp,
     Manifest,
     ObjectSpec,
     Setting,
@@ -63,6 +64,9 @@ def spec(native: str, more: dict[Operation, Support] | None = None) -> ObjectSpe
         delete_level=DeleteLevel.HARD,
         erase_level=DeleteLevel.HARD,
         idempotency=MARK,
+        look_ups=dict.fromkeys(
+            (Operation.UPDATE, Operation.UPSERT, Operation.DELETE, Operation.ERASE), LookUp.REPEAT
+        ),
     )
 
 

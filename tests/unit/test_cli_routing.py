@@ -54,7 +54,8 @@ def test_routes_when_given_then_sent_and_without_any_then_shown(run: Run, server
     assert "also: lead, note" in shown.stdout
     assert "second" not in run("connections", "routes", "t", "primary").stdout
     assert "second" in run("connections", "routes", "t").stdout
-    run("connections", "routes", "t", "nobody", code=1)
+    lost = run("connections", "routes", "t", "nobody", code=1).stderr
+    assert "not_found" in lost and "primary, second" in lost
     run("connections", "routes", "t", "lead=also", code=2)
 
 
@@ -66,7 +67,9 @@ def test_pause_and_resume_when_ordered_then_shown(run: Run, server: Server) -> N
     paused = run("connections", "pause", "t", "second")
     assert "paused" in paused.stdout and "connections resume t second" in paused.stderr
     assert "paused" not in run("connections", "resume", "t", "second").stdout
-    told = run("connections", "pause", "t", "second", "--json")
+    assert server.seen[-1].json == {}
+    told = run("connections", "pause", "t", "second", "--json", "--reason", "moves")
+    assert server.seen[-1].json == {"reason": "moves"}
     assert json.loads(told.stdout)["connections"][0]["is_paused"] is True
 
 
@@ -121,3 +124,12 @@ def test_step_on_all_when_not_confirmed_then_nothing_is_sent(run: Run, server: S
     }
     told = run("writes", step, "t", "--all", "--yes", "--json")
     assert list(json.loads(told.stdout).values()) == [1]
+
+
+def test_test_when_the_connection_is_unknown_then_not_found_names_those_there_are(
+    run: Run, server: Server
+) -> None:
+    held = [{"id": "c1", "connection": name, "status": "active"} for name in ("second", "primary")]
+    server.answers |= {"GET tenants/t/credentials": {"credentials": held}}
+    lost = run("test", "t", "--connection", "nobody", code=1).stderr
+    assert "not_found" in lost and "'nobody'" in lost and "primary, second" in lost

@@ -26,7 +26,9 @@ from crmbridge.core.errors import (
 from crmbridge.core.ids import new_id
 from crmbridge.core.operations import Outcome
 from crmbridge.core.records import WriteResult
-from crmbridge.services.delivery.batch import shape
+from crmbridge.services.delivery.lane.batch import shape
+from crmbridge.services.delivery.lane.outcome import Verdict, backoff_seconds, judge, judge_look_up
+from crmbridge.services.delivery.lane.store import Row
 from crmbridge.services.delivery.model import (
     PENDING,
     SETTLED,
@@ -38,8 +40,6 @@ from crmbridge.services.delivery.model import (
     diagram,
     sources_of,
 )
-from crmbridge.services.delivery.outcome import Verdict, backoff_seconds, judge, judge_look_up
-from crmbridge.services.delivery.store import Row
 
 LIMITS = Limits()
 
@@ -207,6 +207,31 @@ def test_judge_look_up_when_answered_then_event(
         advance(TargetState.UNKNOWN, event)
 
 
+@pytest.mark.parametrize(
+    ("share", "first", "event"),
+    [
+        (0.99, None, None),
+        (1.0, None, Event.UNDECIDED),
+        (0.99, {"retry_safe": True}, None),
+        (1.0, {"retry_safe": True}, Event.NOT_FOUND),
+    ],
+)
+def test_judge_look_up_when_it_fails_for_long_then_parked_unless_a_repeat_is_harmless(
+    share: float, first: dict[str, bool] | None, event: Event | None
+) -> None:
+    verdict = judge_look_up(
+        WriteResult(outcome=Outcome.UNKNOWN, error=Unavailable("x")),
+        attempt=1,
+        first_error=first,
+        lane_failures=3,
+        limits=LIMITS,
+        jitter=1.0,
+        looked_seconds=share * LIMITS.look_up_seconds,
+    )
+    assert verdict.event is event and verdict.outcome is Outcome.UNKNOWN
+    assert verdict.is_lane_fault and verdict.pause_seconds == verdict.delay_seconds > 0
+
+
 def test_judge_look_up_when_the_key_is_sent_and_a_crash_left_no_error_then_sent_again() -> None:
     unknown = WriteResult(outcome=Outcome.UNKNOWN)
     for is_key_sent, event in ((True, Event.NOT_FOUND), (False, Event.UNDECIDED)):
@@ -236,12 +261,13 @@ class _Sizes:
         return 3
 
 
-def row(obj: str, *, state: str = "accepted", attempts: int = 0) -> Row:
+def row(obj: str, *, state: str = "accepted", attempts: int = 0, priority: int = 0) -> Row:
     return Row(
         id=new_id(),
         write_id=UUID(int=0),
         object=obj,
         operation="create",
+        priority=priority,
         state=state,
         attempt_count=attempts,
         error=None,
@@ -259,19 +285,24 @@ def row(obj: str, *, state: str = "accepted", attempts: int = 0) -> Row:
             st.sampled_from(["lead", "note"]),
             st.sampled_from(["accepted", "retrying", "unknown"]),
             st.integers(0, 5),
+            st.integers(0, 1),
         ),
         max_size=40,
     )
 )
 def test_shape_when_rows_are_mixed_then_batches_are_uniform_ordered_and_small(
-    kinds: list[tuple[str, str, int]],
+    kinds: list[tuple[str, str, int, int]],
 ) -> None:
-    rows = [row(obj, state=state, attempts=attempts) for obj, state, attempts in kinds]
+    rows = [
+        row(obj, state=state, attempts=attempts, priority=priority)
+        for obj, state, attempts, priority in kinds
+    ]
     batches = shape(rows, _Sizes(), LIMITS)  # type: ignore[arg-type]
     assert sorted(r.id for b in batches for r in b.rows) == sorted(r.id for r in rows)
     for batch in batches:
         assert 1 <= len(batch.rows) <= 3
         assert {r.object for r in batch.rows} == {batch.object.value}
+        assert {r.priority for r in batch.rows} == {batch.priority}
         alone = batch.is_look_up or any(r.attempt_count >= LIMITS.alone_after for r in batch.rows)
         assert len(batch.rows) == 1 or not alone
         assert batch.is_look_up == (batch.rows[0].state == "unknown")

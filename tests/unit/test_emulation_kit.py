@@ -147,8 +147,26 @@ def test_faults_when_matched_then_used_up_in_order() -> None:
     assert faults.waiting == []
 
 
+def test_faults_when_a_share_then_so_many_of_the_matching_and_the_same_ones_for_a_seed() -> None:
+    def drawn(seed: int) -> list[bool]:
+        faults = Faults(seed)
+        faults.add("cut_after", only="writes", share=0.1, times=0)
+        assert faults.take("GET", "/people", "people.list", False) is None
+        return [faults.take("POST", "/people", "people.create", True) is not None for _ in range(5000)]
+
+    assert 400 < sum(drawn(1)) < 600
+    assert drawn(1) == drawn(1) != drawn(2)
+
+
 @pytest.mark.parametrize(
-    "wrong", [{"kind": "explode"}, {"kind": "cut_after", "colour": 1}, {"kind": "status", "times": "x"}]
+    "wrong",
+    [
+        {"kind": "explode"},
+        {"kind": "cut_after", "colour": 1},
+        {"kind": "status", "times": "x"},
+        {"kind": "status", "share": 0.0},
+        {"kind": "status", "share": 1.5},
+    ],
 )
 def test_faults_when_not_a_fault_then_told(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="fault"):

@@ -1,4 +1,4 @@
-"""Rate-limit headers and the two brakes."""
+"""Rate-limit headers, and the brake on calls in flight."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crmbridge.toolkit.limits import InFlight, LimitReading, Pace, read_limits
+from crmbridge.toolkit.limits import InFlight, LimitReading, read_limits
 
 NOW = 1_795_341_600.0
 
@@ -88,56 +88,3 @@ async def test_in_flight_when_a_call_fails_or_is_cancelled_then_its_place_is_fre
             raise KeyError
     async with gate:
         assert gate.count == 1
-
-
-class Hands:
-    """A clock that moves when told."""
-
-    def __init__(self) -> None:
-        self.now = 50.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def test_pace_when_burst_is_spent_then_waits_by_the_rate() -> None:
-    clock = Hands()
-    pace = Pace(10, 1.0, clock=clock)
-    assert [pace.reserve() for _ in range(10)] == [0.0] * 10
-    assert pace.reserve() == pytest.approx(0.1)
-    assert pace.reserve() == pytest.approx(0.2)
-    clock.now += 0.2
-    assert pace.reserve() == pytest.approx(0.1)
-    clock.now += 60
-    assert [pace.reserve() for _ in range(10)] == [0.0] * 10
-    assert pace.reserve() > 0
-
-
-def test_pace_when_held_then_nothing_passes_until_the_end() -> None:
-    clock = Hands()
-    pace = Pace(10, 1.0, clock=clock)
-    pace.hold(5)
-    pace.hold(1)
-    assert pace.reserve() == pytest.approx(5)
-    clock.now += 5
-    assert pace.reserve() == 0.0
-
-
-@pytest.mark.parametrize("count", [0, 11])
-def test_pace_when_count_cannot_fit_then_value_error(count: int) -> None:
-    with pytest.raises(ValueError, match="count is 1 to 10"):
-        Pace(10, 1.0).reserve(count)
-
-
-@given(st.lists(st.tuples(st.integers(1, 5), st.floats(0, 3)), max_size=60))
-def test_pace_when_callers_obey_then_no_window_holds_more_than_twice_the_limit(
-    steps: list[tuple[int, float]],
-) -> None:
-    clock = Hands()
-    pace = Pace(5, 1.0, clock=clock)
-    sent: list[tuple[float, int]] = []
-    for count, gap in steps:
-        clock.now += gap
-        sent.append((clock.now + pace.reserve(count), count))
-    for start, _ in sent:
-        assert sum(count for at, count in sent if start <= at < start + 1 - 1e-6) <= 10

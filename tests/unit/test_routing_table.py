@@ -10,11 +10,14 @@ from crmbridge.core.errors import Conflict, NotConfigured, NotFound, ValidationE
 from crmbridge.core.records import Object
 from crmbridge.services.connections.routing.table import (
     Role,
+    RouteChange,
     RouteRow,
     change,
+    changed_roles,
     effective,
     read_changes,
     routes_of,
+    unknown,
 )
 
 
@@ -83,3 +86,21 @@ def test_read_changes_when_a_word_is_wrong_then_every_one_is_named(said: dict[st
     with pytest.raises(ValidationError) as refused:
         read_changes(said)
     assert refused.value.fields[0].field.startswith("routes")
+
+
+def test_changed_roles_when_another_becomes_primary_then_both_sides_and_nothing_else() -> None:
+    table = rows(primary={}, second={"note": "also"})
+    before = {row.name: effective(table, row) for row in table}
+    change(table, "second", {Object.LEAD: Role.PRIMARY, Object.NOTE: Role.ALSO, Object.DEAL: Role.NONE})
+    assert changed_roles(before, {row.name: effective(table, row) for row in table}) == [
+        RouteChange(Object.LEAD, "primary", Role.PRIMARY, Role.ALSO),
+        RouteChange(Object.LEAD, "second", Role.NONE, Role.PRIMARY),
+    ]
+    assert changed_roles(before, before) == []
+
+
+def test_unknown_when_there_are_others_then_names_them_and_cuts_a_long_name() -> None:
+    refused = unknown("x" * 500, ["primary", "second"])
+    assert refused.code == "not_found" and len(refused.message) < 100
+    assert refused.fix.hint == "The tenant's connections: primary, second."
+    assert "no connection yet" in unknown("x", []).fix.hint

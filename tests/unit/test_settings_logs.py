@@ -7,29 +7,15 @@ import io
 import json
 import logging
 import time
-from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
 import pytest
-import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
 from crmbridge.core.secret import Secret
 from crmbridge.logs import bind_request, configure_logs, get_logger, mask, mask_tree
-
-
-@pytest.fixture
-def out() -> Iterator[io.StringIO]:
-    root = logging.getLogger()
-    before, level = list(root.handlers), root.level
-    stream = io.StringIO()
-    configure_logs("json", "debug", stream)
-    yield stream
-    root.handlers[:] = before
-    root.setLevel(level)
-    structlog.reset_defaults()
 
 
 def lines(stream: io.StringIO) -> list[dict[str, Any]]:

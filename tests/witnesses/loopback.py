@@ -31,14 +31,34 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from crmbridge.emulation import Emulator
+from crmbridge.core.driver import Access, CrmDriver
+from crmbridge.core.secret import Secret
+from crmbridge.emulation import Emulator, InProcessTransport
 from crmbridge.emulation.serve import serve_emulators
 
-__all__ = ["Authority", "Stage", "needed", "staged"]
+__all__ = ["Authority", "Stage", "access_to", "connected", "needed", "staged"]
 
 PORTS = range(26_000, 29_000)
 T = TypeVar("T")
 Serving = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+def access_to(emulator: Any, **settings: str) -> Access:
+    """What our driver is given for an emulator, before any test or preparation."""
+    return Access(
+        settings={**emulator.settings(), **settings},
+        secrets={name: Secret(text) for name, text in emulator.secrets().items()},
+        transport=InProcessTransport(emulator),
+        mark_prefix="t1",
+    )
+
+
+async def connected(kind: type[CrmDriver], emulator: Any) -> CrmDriver:
+    """Our driver as a connection has it: tested and prepared."""
+    access = access_to(emulator)
+    access.facts.update((await kind(access).test_connection()).facts)
+    access.facts.update(await kind(access).prepare())
+    return kind(access)
 
 
 def needed(module: str, requirement: str) -> Any:

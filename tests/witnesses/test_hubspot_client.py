@@ -14,15 +14,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from tests.witnesses.loopback import Stage, needed, staged
+from tests.witnesses.loopback import Stage, access_to, needed, staged
 
-from crmbridge.core.driver import Access
 from crmbridge.core.operations import Operation, Outcome
 from crmbridge.core.records import Object, RelatedWrite, Write
-from crmbridge.core.secret import Secret
 from crmbridge.drivers.hubspot.driver import HubSpot
 from crmbridge.drivers.hubspot.emulator import HubSpotEmulator
-from crmbridge.emulation import InProcessTransport, Quota
+from crmbridge.emulation import Quota
 
 REQUIREMENT = "hubspot-api-client>=12"
 hubspot: Any = needed("hubspot", REQUIREMENT)
@@ -386,13 +384,7 @@ async def test_trouble_when_hubspot_fails_then_the_clients_service_exception(sce
 
 
 async def test_lead_when_the_driver_writes_it_then_the_client_reads_contact_and_deal(scene: Scene) -> None:
-    hub = scene.emulator
-    access = Access(
-        settings={**hub.settings(), "lead_as": "deal"},
-        secrets={name: Secret(text) for name, text in hub.secrets().items()},
-        transport=InProcessTransport(hub),
-        mark_prefix="t1",
-    )
+    access = access_to(scene.emulator, lead_as="deal")
     access.facts.update(await HubSpot(access).prepare())
     driver = HubSpot(access)
     fields = {**person(1), "lifecyclestage": "lead"}

@@ -11,15 +11,12 @@ from typing import Any, TypeVar
 from urllib.request import HTTPSHandler, build_opener
 
 import pytest
-from tests.witnesses.loopback import Stage, needed, staged
+from tests.witnesses.loopback import Stage, connected, needed, staged
 
-from crmbridge.core.driver import Access
 from crmbridge.core.operations import Operation, Outcome
 from crmbridge.core.records import Object, Write
-from crmbridge.core.secret import Secret
 from crmbridge.drivers.odoo.driver import Odoo
 from crmbridge.drivers.odoo.emulator import Odoo14Emulator, OdooEmulator
-from crmbridge.emulation import InProcessTransport
 
 REQUIREMENT = "odoorpc>=0.10.1"
 odoorpc: Any = needed("odoorpc", REQUIREMENT)
@@ -132,18 +129,10 @@ async def test_refusals_when_content_rights_or_ids_are_wrong_then_named_by_excep
 
 
 async def test_lead_when_the_driver_writes_it_then_the_client_finds_it_by_its_mark(scene: Scene) -> None:
-    hub = scene.emulator
-    access = Access(
-        settings=hub.settings(),
-        secrets={name: Secret(text) for name, text in hub.secrets().items()},
-        transport=InProcessTransport(hub),
-        mark_prefix="t1",
-    )
-    access.facts.update((await Odoo(access).test_connection()).facts)
-    access.facts.update(await Odoo(access).prepare())
+    driver = await connected(Odoo, scene.emulator)
     fields = {"name": "Flat in the Marina", "contact_name": "Mei Lin", "type": "lead"}
     lead = Write(target_id="target-1", operation=Operation.CREATE, object=Object.LEAD, fields=fields)
-    (result,) = await Odoo(access).write_batch([lead])
+    (result,) = await driver.write_batch([lead])
     assert result.outcome is Outcome.APPLIED
     client = await scene.signed_in()
     leads = await scene.model(client, "crm.lead")

@@ -9,15 +9,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from tests.witnesses.loopback import Stage, needed, staged
+from tests.witnesses.loopback import Stage, connected, needed, staged
 
-from crmbridge.core.driver import Access
 from crmbridge.core.operations import Operation, Outcome
 from crmbridge.core.records import Object, Write
-from crmbridge.core.secret import Secret
 from crmbridge.drivers.salesforce.driver import Salesforce
 from crmbridge.drivers.salesforce.emulator import SalesforceEmulator
-from crmbridge.emulation import InProcessTransport
 
 REQUIREMENT = "simple-salesforce>=1.12.10"
 simple: Any = needed("simple_salesforce", REQUIREMENT)
@@ -256,20 +253,12 @@ async def test_right_when_missing_then_refused_by_code(scene: Scene) -> None:
 
 
 async def test_lead_when_the_driver_writes_it_then_the_client_finds_it_by_its_mark(scene: Scene) -> None:
-    hub = scene.emulator
-    access = Access(
-        settings=hub.settings(),
-        secrets={name: Secret(text) for name, text in hub.secrets().items()},
-        transport=InProcessTransport(hub),
-        mark_prefix="t1",
-    )
-    access.facts.update((await Salesforce(access).test_connection()).facts)
-    access.facts.update(await Salesforce(access).prepare())
+    driver = await connected(Salesforce, scene.emulator)
     leads = [
         Write(target_id=f"target-{n}", operation=Operation.CREATE, object=Object.LEAD, fields=person(n))
         for n in range(3)
     ]
-    results = await Salesforce(access).write_batch(leads)
+    results = await driver.write_batch(leads)
     assert {one.outcome for one in results} == {Outcome.APPLIED}
     for number, result in enumerate(results):
         found = await scene.ask(scene.client.Lead.get, result.remote_id)

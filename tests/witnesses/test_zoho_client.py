@@ -14,15 +14,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from tests.witnesses.loopback import Stage, needed, staged
+from tests.witnesses.loopback import Stage, connected, needed, staged
 
-from crmbridge.core.driver import Access
 from crmbridge.core.operations import Operation, Outcome
 from crmbridge.core.records import Object, Write
-from crmbridge.core.secret import Secret
 from crmbridge.drivers.zoho.driver import Zoho
 from crmbridge.drivers.zoho.emulator import ZohoEmulator
-from crmbridge.emulation import InProcessTransport
 
 REQUIREMENT = "zohocrmsdk8-0>=7"
 needed("zohocrmsdk", REQUIREMENT)
@@ -270,20 +267,12 @@ async def test_scope_when_missing_then_mismatch(scene: Scene) -> None:
 
 
 async def test_lead_when_the_driver_writes_it_then_the_sdk_reads_it(scene: Scene) -> None:
-    hub = scene.emulator
-    access = Access(
-        settings=hub.settings(),
-        secrets={name: Secret(text) for name, text in hub.secrets().items()},
-        transport=InProcessTransport(hub),
-        mark_prefix="t1",
-    )
-    access.facts.update((await Zoho(access).test_connection()).facts)
-    access.facts.update(await Zoho(access).prepare())
+    driver = await connected(Zoho, scene.emulator)
     writes = [
         Write(target_id=f"target-{n}", operation=Operation.CREATE, object=Object.LEAD, fields=person(n))
         for n in range(3)
     ]
-    results = await Zoho(access).write_batch(writes)
+    results = await driver.write_batch(writes)
     assert {one.outcome for one in results} == {Outcome.APPLIED}
     for number, result in enumerate(results):
         read = await scene.ask(leads().get_record, int(result.remote_id), ParameterMap(), HeaderMap())

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tools.reference.markdown import NOTE, code, head, row
 from tools.reference.notes import sections_of
+from tools.reference.retries import anchor
 
 from crmbridge.core.manifest import Manifest
 from crmbridge.core.matrix import matrix_row, operations_of
@@ -250,7 +251,8 @@ def _limits(manifest: Manifest) -> str:
         text += f"- {budget.kind.value}: {budget.limit} calls{window}{source}\n"
     if not any(budget.kind.value == "concurrent" for budget in manifest.budgets):
         text += f"- concurrent: {manifest.in_flight_limit()} calls at a time (ours)\n"
-    return f"Declared, and kept by delivery:\n\n{text}"
+    link = f"../retries.md#{anchor(manifest.display_name)}"
+    return f"Declared, and kept by delivery:\n\n{text}\nWhat follows a failure: [retries]({link})."
 
 
 def _erasure(manifest: Manifest) -> str:

@@ -63,7 +63,8 @@ def states_page() -> str:
     """docs/reference/states.md."""
     text = "# States of a target\n\n" + NOTE
     text += "A target is one write on one connection. The picture is drawn from the transition table in the code.\n\n"
-    return text + "```mermaid\n" + diagram() + "```\n"
+    text += "```mermaid\n" + diagram() + "```\n"
+    return text + "\nWhen each step is taken, and how long it waits: [retries](retries.md).\n"
 
 
 def layers_page() -> str:

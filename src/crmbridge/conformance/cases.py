@@ -14,7 +14,16 @@ import msgspec
 from crmbridge.core.manifest import Manifest
 from crmbridge.core.operations import Operation
 
-__all__ = ["Case", "ContractBroken", "NotApplicable", "cases_of", "expect", "per_object", "per_operation"]
+__all__ = [
+    "Case",
+    "ContractBroken",
+    "NotApplicable",
+    "cases_of",
+    "expect",
+    "per_object",
+    "per_operation",
+    "per_write",
+]
 
 TestT = TypeVar("TestT", bound=Callable[..., Any])
 
@@ -55,7 +64,13 @@ def per_object(*operations: Operation) -> Callable[[TestT], TestT]:
 
 def per_operation(test: TestT) -> TestT:
     """Runs ``test(self, obj, operation)`` once for each operation declared usable."""
-    cast(Any, test).__each_operation__ = True
+    cast(Any, test).__each_operation__ = tuple(Operation)
+    return test
+
+
+def per_write(test: TestT) -> TestT:
+    """Runs ``test(self, obj, operation)`` once for each writing operation declared usable."""
+    cast(Any, test).__each_operation__ = tuple(operation for operation in Operation if operation.is_write)
     return test
 
 
@@ -92,12 +107,13 @@ def _expand(
             obj for obj in manifest.objects if all(manifest.supports(obj, each).is_usable for each in needs)
         ]
         return [(f"{name}__{obj.value}", (obj,)) for obj in fitting] or [(name, None)]
-    if getattr(test, "__each_operation__", False):
+    operations: tuple[Operation, ...] = getattr(test, "__each_operation__", ())
+    if operations:
         return [
             (f"{name}__{obj.value}_{operation.value}", (obj, operation))
             for obj, spec in manifest.objects.items()
             for operation, support in spec.operations.items()
-            if support.is_usable
+            if support.is_usable and operation in operations
         ] or [(name, None)]
     return [(name, ())]
 

@@ -156,7 +156,8 @@ class Harness:
     emulator's working credential by name · ``linked`` object → objects that must exist and be linked
     first (default: a customer for notes and activities, where customers can be created) · ``refused``
     native fields per object that the provider refuses with a field error · ``missing_id`` a well-formed
-    remote id that never exists (default: made from a real one) · ``fixed_texts`` slots whose text the
+    remote id that never exists (default: made from a real one) · ``changes`` slots per object that an update
+    changes (default: one free text of the sample) · ``fixed_texts`` slots whose text the
     provider limits to known values · ``server_error_is_certain`` why a provider-shaped 500 proves that
     nothing was done (default: it proves nothing).
     """
@@ -172,6 +173,7 @@ class Harness:
     linked: ClassVar[dict[Object, tuple[Object, ...]]] = {}
     refused: ClassVar[dict[Object, dict[str, Any]]] = {}
     missing_id: ClassVar[str] = ""
+    changes: ClassVar[dict[Object, dict[str, Any]]] = {}
     fixed_texts: ClassVar[tuple[str, ...]] = ("country", "language", "currency", "status", "stage", "source")
     server_error_is_certain: ClassVar[str] = ""
     cases: ClassVar[list[Case]] = []

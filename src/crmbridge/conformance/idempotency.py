@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from crmbridge.conformance.cases import ContractBroken, NotApplicable, expect, per_object
+from typing import Any
+
+from crmbridge.conformance.cases import ContractBroken, NotApplicable, expect, per_object, per_write
 from crmbridge.conformance.harness import Bench, Harness
 from crmbridge.core.errors import Conflict, CrmError
-from crmbridge.core.manifest import Idempotency, IdempotencyKind
+from crmbridge.core.manifest import Idempotency, IdempotencyKind, LookUp
 from crmbridge.core.operations import Operation, Outcome
 from crmbridge.core.records import Object, Write, WriteResult
 
@@ -47,7 +49,7 @@ class IdempotencyTopic(Harness):
         write = await bench.write(Operation.CREATE, obj)
         made = await bench.send(write)
         found = await self._find(bench, write)
-        if means.kind in (IdempotencyKind.EXTERNAL_ID, IdempotencyKind.NATURAL_KEY):
+        if means.kind not in (IdempotencyKind.NONE, IdempotencyKind.KEY_SENT):
             expect(found.outcome is Outcome.APPLIED, f"find_written says {found.outcome.value}, not applied")
         expect(found.outcome is not Outcome.NOT_APPLIED, "find_written denies a write that was applied")
         if found.outcome is Outcome.APPLIED:
@@ -97,6 +99,69 @@ class IdempotencyTopic(Harness):
         expect(again.was_created is not True, "the second upsert says it created a record")
         if bench.has_emulator:
             expect(bench.rows() == rows, "the second upsert left more rows")
+
+    @per_write
+    async def test_look_up_does_as_declared(self, obj: Object, operation: Operation) -> None:
+        """Before the write it is not found; after it, the declared means finds it, or none says that it cannot."""
+        means = self.manifest().look_up(obj, operation)
+        bench = await self.make()
+        write = await self.some_write(bench, obj, operation)
+        if operation is Operation.UPDATE and not self._another_value(obj):
+            raise NotApplicable("the sample has no slot that can be changed to another value")
+        before = await self._find(bench, write)
+        expect(before.outcome is not Outcome.APPLIED, "find_written finds a write that was never sent")
+        result = await bench.open().write_one(write)
+        expect(result.error is None, f"the write fails: {result.error}")
+        if operation in (Operation.CREATE, Operation.UPSERT):
+            bench.made.append((obj, result.remote_id))
+        after = await self._find(bench, write)
+        blind = (LookUp.NONE, LookUp.KEY_SENT)
+        if means in blind:
+            told = {before.outcome, after.outcome}
+            expect(
+                told == {Outcome.UNKNOWN}, f"declared {means.value}, but find_written tells; declare by what"
+            )
+        elif means is not LookUp.REPEAT:
+            said = after.outcome.value
+            expect(after.outcome is Outcome.APPLIED, f"declared {means.value}, but find_written says {said}")
+        if means not in blind and operation is not Operation.CREATE:
+            expect(before.outcome is Outcome.NOT_APPLIED, f"declared {means.value}, but it denies nothing")
+
+    async def test_declared_lag_covers_the_search_that_lags(self) -> None:
+        bench = await self.make()
+        lag = bench.emulator.store.search_lag_seconds
+        manifest = self.manifest()
+        for obj, spec in manifest.objects.items():
+            told = spec.idempotency.search_lag_seconds
+            if manifest.supports(obj, Operation.CREATE).is_usable:
+                expect(told >= lag, f"{obj.value}: search_lag_seconds is {told:g}, the provider's is {lag:g}")
+
+    async def some_write(self, bench: Bench, obj: Object, operation: Operation) -> Write:
+        """A write that can be sent to this bench; the record that it changes is there. Raises NotApplicable."""
+        if operation is Operation.CREATE:
+            return await bench.write(operation, obj)
+        if operation is Operation.UPSERT:
+            slot = next((slot for slot in _MATCH_BY if slot in self.sample(obj)), "")
+            expect(slot, "upsert is declared: the sample needs a slot to match by")
+            return await bench.write(operation, obj, match=(slot,))
+        if not self.manifest().supports(obj, Operation.CREATE).is_usable:
+            raise NotApplicable(f"no {obj.value} can be made to {operation.value}")
+        made = await bench.create(obj)
+        await self.wait(bench, self._means(obj).search_lag_seconds)
+        if operation is not Operation.UPDATE:
+            return await bench.write(operation, obj, remote_id=made.remote_id)
+        changed = self._another_value(obj) or self.sample(obj)
+        return await bench.write(operation, obj, changed, remote_id=made.remote_id)
+
+    def _another_value(self, obj: Object) -> dict[str, Any]:
+        """One slot with another value than the sample's."""
+        if obj in self.changes:
+            return dict(self.changes[obj])
+        now = self.sample(obj)
+        for slot in self.free_texts(obj):
+            return {slot: f"{now[slot]} again"}
+        other = self.two_way(obj, self.sample(obj, 1))
+        return dict(list({slot: value for slot, value in other.items() if value != now[slot]}.items())[:1])
 
     async def _lose_answer(self, obj: Object, fault: str, *, was_committed: bool) -> None:
         expected = await self._rows_of_one(obj)

@@ -105,7 +105,7 @@ class ManifestTopic(Harness):
     def test_manifest_idempotency_names_its_means(self) -> None:
         for obj, spec in self.manifest().objects.items():
             means = spec.idempotency
-            if means.kind in (IdempotencyKind.EXTERNAL_ID, IdempotencyKind.KEY_SENT):
+            if means.kind in (IdempotencyKind.EXTERNAL_ID, IdempotencyKind.MARK, IdempotencyKind.KEY_SENT):
                 expect(means.field, f"{obj.value}: idempotency {means.kind.value} names no field")
             if means.kind is IdempotencyKind.NATURAL_KEY:
                 expect(means.field or spec.natural_keys, f"{obj.value}: natural_key without natural_keys")

@@ -138,7 +138,17 @@ def contract_for(target: str, live: LiveTarget | None = None) -> type[Harness]:
         return contract
     stated: Mapping[str, Any] = {
         name: getattr(contract, name)
-        for name in ("driver", "samples", "gaps", "vertical", "region", "linked", "refused", "missing_id")
+        for name in (
+            "driver",
+            "samples",
+            "changes",
+            "gaps",
+            "vertical",
+            "region",
+            "linked",
+            "refused",
+            "missing_id",
+        )
     }
     settings = {
         "live_settings": live.settings,

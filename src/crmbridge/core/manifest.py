@@ -19,6 +19,7 @@ __all__ = [
     "Idempotency",
     "IdempotencyKind",
     "LimitReading",
+    "LookUp",
     "Manifest",
     "ObjectSpec",
     "Paging",
@@ -173,16 +174,41 @@ class LimitReading(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IdempotencyKind(StrEnum):
-    """By what means a repeated create is recognised, by the provider or by our look-up."""
+    """By what means a repeated create is recognised, by the provider or by our look-up.
+
+    ``EXTERNAL_ID`` is our mark in a field of its own, ``MARK`` our mark in a text or field that is only read back.
+    """
 
     NONE = "none"
     NATURAL_KEY = "natural_key"
+    MARK = "mark"
     EXTERNAL_ID = "external_id"
     KEY_SENT = "key_sent"
 
 
+class LookUp(StrEnum):
+    """By what means an unknown outcome of one operation is settled.
+
+    ``RECORD``: the record is read, and shows the change or is gone. ``MATCH``: the record that an upsert's match
+    finds is read. ``REPEAT``: nothing shows it, and sending again has no second effect.
+    """
+
+    NONE = "none"
+    NATURAL_KEY = "natural_key"
+    MARK = "mark"
+    EXTERNAL_ID = "external_id"
+    KEY_SENT = "key_sent"
+    RECORD = "record"
+    MATCH = "match"
+    REPEAT = "repeat"
+
+
 class Idempotency(msgspec.Struct, frozen=True, kw_only=True):
-    """The declared means. ``field`` is the external-id field, the key's header, or the natural key's path."""
+    """The declared means. ``field`` is the external-id field, the field of the mark, the key's header, or the natural
+    key's path.
+
+    ``search_lag_seconds``: before it is over, a look-up may miss what is there; delivery waits for it.
+    """
 
     kind: IdempotencyKind = IdempotencyKind.NONE
     field: str = ""
@@ -196,6 +222,8 @@ class ObjectSpec(msgspec.Struct, frozen=True, kw_only=True):
     record. ``operations`` not named are NOT_YET. ``batch`` holds the largest number of records per call.
     ``links`` maps a linked canonical object to the native path that holds its id.
     ``delete_level`` is what an ordinary delete reaches, ``erase_level`` the privacy delete.
+    ``look_ups`` says by what an unknown outcome is settled, where :meth:`Manifest.look_up` would say something else;
+    ``doubts`` in one sentence when that cannot tell, so that the write is parked.
     """
 
     native: str
@@ -211,6 +239,8 @@ class ObjectSpec(msgspec.Struct, frozen=True, kw_only=True):
     delete_level: DeleteLevel = DeleteLevel.UNSUPPORTED
     erase_level: DeleteLevel = DeleteLevel.UNSUPPORTED
     idempotency: Idempotency = Idempotency()
+    look_ups: dict[Operation, LookUp] = {}
+    doubts: dict[Operation, str] = {}
     required: tuple[str, ...] = ()
 
 
@@ -272,6 +302,24 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         """Most records in one provider call; 1 when no batch is declared."""
         spec = self.objects.get(obj)
         return spec.batch.get(operation, 1) if spec else 1
+
+    def look_up(self, obj: Object, operation: Operation) -> LookUp:
+        """By what an unknown outcome of this write is settled.
+
+        Unless declared: a key that is sent serves for all; a create goes by its idempotency, an upsert by its match;
+        what names a record, by reading that record.
+        """
+        spec = self.objects.get(obj)
+        if spec is None or not operation.is_write:
+            return LookUp.NONE
+        if operation in spec.look_ups:
+            return spec.look_ups[operation]
+        if operation is Operation.CREATE or spec.idempotency.kind is IdempotencyKind.KEY_SENT:
+            return LookUp(spec.idempotency.kind.value)
+        needed = Operation.SEARCH if operation is Operation.UPSERT else Operation.GET
+        if not self.supports(obj, needed).is_usable:
+            return LookUp.NONE
+        return LookUp.MATCH if operation is Operation.UPSERT else LookUp.RECORD
 
     def in_flight_limit(self) -> int:
         """Calls in flight per connection; 4 when the provider declares none."""

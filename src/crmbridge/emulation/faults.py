@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Any
@@ -32,6 +33,7 @@ class Fault(msgspec.Struct, kw_only=True):
 
     ``path`` and ``operation`` are shell patterns (``/crm/*``, ``*.create``). ``only`` is ``writes``,
     ``reads`` or empty. ``skip`` lets that many matching requests pass first; ``times`` 0 means always.
+    ``share`` below 1 hits that share of the matching requests, drawn: 0.1 is one in ten.
     ``status``, ``headers`` and ``body`` shape the answer (``body`` UNSET: the provider's own shape).
     ``retry_after`` becomes the header of that name (seconds or an HTTP date).
     ``after_commit`` lets the call take effect before the answer goes wrong.
@@ -44,6 +46,7 @@ class Fault(msgspec.Struct, kw_only=True):
     only: str = ""
     skip: int = 0
     times: int = 1
+    share: float = 1.0
     status: int = 500
     retry_after: str = ""
     headers: dict[str, str] = msgspec.field(default_factory=dict)
@@ -64,9 +67,10 @@ class Fault(msgspec.Struct, kw_only=True):
 
 
 class Faults:
-    """The faults that wait, first in first out."""
+    """The faults that wait, first in first out. ``seed`` settles what is drawn for those with a ``share``."""
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int = 1) -> None:
+        self._random = random.Random(seed)  # noqa: S311 - draws faults, hides nothing
         self.waiting: list[Fault] = []
         self.hit: list[Fault] = []
 
@@ -76,6 +80,8 @@ class Faults:
             fault = msgspec.convert({"kind": str(kind), **matchers}, Fault)
         except msgspec.ValidationError as error:
             raise ValueError(f"not a fault: {error}") from None
+        if not 0 < fault.share <= 1:
+            raise ValueError(f"not a fault: share is {fault.share}, it must be above 0 and at most 1")
         if unknown := matchers.keys() - set(Fault.__struct_fields__):
             raise ValueError(f"a fault has no {', '.join(sorted(unknown))}")
         self.waiting.append(fault)
@@ -88,6 +94,8 @@ class Faults:
                 continue
             if fault.skip:
                 fault.skip -= 1
+                continue
+            if fault.share < 1 and self._random.random() >= fault.share:
                 continue
             fault.hits += 1
             if fault.hits == 1:

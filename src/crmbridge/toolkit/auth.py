@@ -12,10 +12,11 @@ from collections.abc import Callable
 from typing import Any
 
 from crmbridge.core.driver import Access
-from crmbridge.core.errors import AuthError, Fix, NotConfigured
+from crmbridge.core.errors import AuthError
 from crmbridge.core.manifest import Auth, AuthKind
 from crmbridge.core.wire import HttpRequest
 from crmbridge.toolkit.failures import redact
+from crmbridge.toolkit.filling import not_filled_in
 
 __all__ = ["SecretRef", "apply", "redactor"]
 
@@ -106,10 +107,7 @@ def _set_header(request: HttpRequest, header: str, value: str, name: str) -> Non
 def _secret(access: Access, name: str) -> str:
     secret = access.secrets.get(name)
     if not secret:
-        raise NotConfigured(
-            f"The secret {name!r} of this connection is missing.",
-            fix=Fix("fill_in", f"Fill in {name!r} in the credential form and test it again."),
-        )
+        raise not_filled_in(name, kind="secret")
     return secret.open().strip()
 
 
@@ -117,10 +115,7 @@ def _setting(access: Access, name: str) -> str:
     if name in access.secrets:
         return _secret(access, name)
     if name and name not in access.settings:
-        raise NotConfigured(
-            f"The setting {name!r} of this connection is missing.",
-            fix=Fix("fill_in", f"Fill in {name!r} in the credential form and test it again."),
-        )
+        raise not_filled_in(name)
     return access.settings.get(name, "")
 
 

@@ -1,13 +1,19 @@
-"""What drivers with provider batches share: how positions in a list of writes are grouped."""
+"""What drivers with provider batches share: how positions in a list of writes are grouped, and one result for each."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-__all__ = ["parts", "rounds"]
+from crmbridge.core.errors import CrmError
+from crmbridge.core.records import Write, WriteResult
 
+__all__ = ["Results", "built", "failed", "match_key", "match_parts", "parts", "rounds"]
+
+Results = dict[int, WriteResult]
+"""Results by the place of their write."""
 T = TypeVar("T")
+B = TypeVar("B")
 
 
 def rounds(keys: Mapping[int, Hashable]) -> list[list[int]]:
@@ -15,6 +21,8 @@ def rounds(keys: Mapping[int, Hashable]) -> list[list[int]]:
 
     Providers refuse a batch that names one record (or one external id) twice.
     """
+    if keys and len(set(keys.values())) == len(keys):
+        return [list(keys)]
     seen: dict[Hashable, int] = {}
     turns: list[list[int]] = []
     for place, key in keys.items():
@@ -29,3 +37,37 @@ def parts(places: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     """The same in order, at most ``size`` (1 or more) at a time."""
     for start in range(0, len(places), size):
         yield places[start : start + size]
+
+
+def match_key(write: Write) -> str:
+    """The same text for upserts that would meet the same record."""
+    return repr(sorted((path, str(value).strip().casefold()) for path, value in write.match.items()))
+
+
+def match_parts(writes: Mapping[int, Write], size: int) -> Iterator[dict[int, Write]]:
+    """Upserts, at most ``size`` at a time: all of a part match by the same fields, no two by the same values."""
+    groups: dict[tuple[str, ...], dict[int, str]] = {}
+    for place, write in writes.items():
+        groups.setdefault(tuple(sorted(write.match)), {})[place] = match_key(write)
+    for keys in groups.values():
+        for turn in rounds(keys):
+            for places in parts(turn, size):
+                yield {place: writes[place] for place in places}
+
+
+def failed(error: CrmError, remote_id: str = "") -> WriteResult:
+    """The result that an error is."""
+    return WriteResult(outcome=error.outcome, remote_id=remote_id, error=error)
+
+
+def built(items: Mapping[int, T], make: Callable[[T], B]) -> tuple[dict[int, B], Results]:
+    """What ``make`` makes of each write (or remote id), and the results of those where it raises a CrmError."""
+    bodies: dict[int, B] = {}
+    results: Results = {}
+    for place, item in items.items():
+        try:
+            bodies[place] = make(item)
+        except CrmError as error:
+            remote_id = item.remote_id if isinstance(item, Write) else str(item)
+            results[place] = failed(error, remote_id)
+    return bodies, results

@@ -8,12 +8,10 @@ from typing import Any, Protocol
 from crmbridge.core.driver import refuse
 from crmbridge.core.operations import DeleteLevel, Operation
 from crmbridge.core.records import Filter, Object, Page, Record, Write, WriteResult
+from crmbridge.toolkit.batches import Results
 from crmbridge.toolkit.exchange import HttpDriver
 
 __all__ = ["BatchDriver", "ComposedDriver", "Results"]
-
-Results = dict[int, WriteResult]
-"""Results by the place of their write."""
 
 
 class BatchDriver(HttpDriver):

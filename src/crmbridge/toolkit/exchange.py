@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from itertools import chain
 from typing import Any
 from urllib.parse import quote
 
@@ -12,50 +14,33 @@ import msgspec
 from crmbridge.core.driver import CrmDriver, Proof, refuse
 from crmbridge.core.errors import (
     AuthError,
+    Conflict,
     CrmError,
     FieldError,
     Fix,
-    NotConfigured,
     UnexpectedResponse,
     ValidationError,
 )
 from crmbridge.core.manifest import Call, ObjectSpec
 from crmbridge.core.operations import Operation, Outcome
-from crmbridge.core.records import Object
+from crmbridge.core.records import Object, Write
 from crmbridge.core.wire import HttpRequest, HttpResponse, TransportFailure
 from crmbridge.toolkit import auth, failures
 from crmbridge.toolkit.calls import CompiledCall, compile_call, compiled_call
 from crmbridge.toolkit.extraction import PathError
+from crmbridge.toolkit.filling import fill_address, not_filled_in
+from crmbridge.toolkit.hiding import hide_texts, sent_texts
 from crmbridge.toolkit.templates import ABSENT, TemplateError
 
 __all__ = ["HttpDriver"]
 
-MAX_HIDDEN = 500
-_SHORTEST_HIDDEN = 3
 # What a new access token may cure.
 _RENEWABLE = frozenset({"invalid_credentials", "expired"})
 
 
-def _sent_texts(request: HttpRequest) -> Iterator[str]:
-    """The texts and long numbers among the values of a request, also in the spelling of JSON."""
-    tree: Any = [request.query, request.form, request.json]
-    if request.body:
-        try:
-            tree.append(msgspec.json.decode(request.body))
-        except (msgspec.MsgspecError, UnicodeError, RecursionError):
-            pass
-    waiting = [tree]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, dict):
-            waiting.extend(item.values())
-        elif isinstance(item, (list, tuple)):
-            waiting.extend(item)
-        elif isinstance(item, (str, int, float)) and not isinstance(item, bool):
-            text = str(item).strip()
-            if len(text) >= _SHORTEST_HIDDEN:
-                yield text
-                yield from (line for line in text.splitlines() if len(line) >= _SHORTEST_HIDDEN)
+@lru_cache(maxsize=256)
+def _pattern(text: str) -> re.Pattern[str]:
+    return re.compile(text)
 
 
 def _hidden(error: CrmError, hide: Callable[[str], str]) -> CrmError:
@@ -81,19 +66,23 @@ class HttpDriver(CrmDriver):
 
         Raises NotConfigured for a missing value. Values that are not the whole URL are URL-quoted.
         """
-        template = self.manifest.base_url
+        settings = {name: text for name, text in self.access.settings.items() if text}
+        values = {**self.access.facts, **settings}
+        return fill_address(self.manifest.base_url, values, self.manifest.slug).rstrip("/")
 
-        def fill(found: re.Match[str]) -> str:
-            value = self.access.settings.get(found[1]) or self.access.facts.get(found[1], "")
-            if not value:
-                raise NotConfigured(
-                    f"The setting {found[1]!r} of this connection is missing.",
-                    provider=self.manifest.slug,
-                    fix=Fix("fill_in", f"Fill in {found[1]!r} in the credential form and test it again."),
-                )
-            return value.strip() if found.start() == 0 else quote(value.strip(), safe="")
+    def setting(self, name: str) -> str:
+        """A setting as it is filled in, else its declared default; empty without either."""
+        default = next((one.default for one in self.manifest.settings if one.name == name), "")
+        return self.access.settings.get(name) or default
 
-        return re.sub(r"\{(\w+)\}", fill, template).rstrip("/")
+    def needed(self, name: str) -> str:
+        """The same, of the declared pattern. Raises NotConfigured."""
+        text = self.setting(name)
+        pattern = next((one.pattern for one in self.manifest.settings if one.name == name), "")
+        if not text or (pattern and not re.fullmatch(pattern, text)):
+            problem = "not valid" if text else "missing"
+            raise not_filled_in(name, self.manifest.slug, problem=problem)
+        return text
 
     def error_from(self, response: HttpResponse, operation: str, is_write: bool) -> CrmError | None:
         """The driver's own reading of an answer, of a 2xx that is an error too; None = by status."""
@@ -159,17 +148,20 @@ class HttpDriver(CrmDriver):
         )
 
     def redactor_for(self, request: HttpRequest) -> Callable[[str], str]:
-        """Hides what the request said from the provider's words: secrets, persons, all values that were sent.
-
-        Providers repeat values in their messages; people read our errors.
-        """
+        """Hides what the request said from the provider's words: secrets, persons, all values that were sent."""
         hide = auth.redactor(self.access)
-        values = sorted(set(_sent_texts(request)), key=len, reverse=True)[:MAX_HIDDEN]
-        if not values:
-            return hide
-        pattern = "|".join(re.escape(value) for value in values)
-        sent = re.compile(rf"(?<!\w)(?:{pattern})(?!\w)", re.IGNORECASE)
-        return lambda text: hide(sent.sub("[value]", text[:4_000]))
+        hide_sent = hide_texts(chain(sent_texts(request), self.bare_texts(request)))
+        return lambda text: hide(hide_sent(text))
+
+    def bare_texts(self, request: HttpRequest) -> Iterable[str]:
+        """Texts that this driver sends behind a label or a mark, without it: an echo may come without."""
+        return ()
+
+    def invalid(self, text: str, field: str, problem: str, *, operation: str = "") -> ValidationError:
+        """The error for one field of a write or search that this provider cannot take."""
+        return ValidationError(
+            text, provider=self.manifest.slug, operation=operation, fields=(FieldError(field, problem),)
+        )
 
     def tree_of(self, response: HttpResponse, *, operation: str, is_write: bool = False) -> Any:
         """The JSON tree, None for an empty body. Raises UnexpectedResponse for HTML or garbage."""
@@ -193,6 +185,13 @@ class HttpDriver(CrmDriver):
         )
         return self.tree_of(response, operation=operation, is_write=is_write)
 
+    async def revoke_at(self, url: str) -> bool:
+        """Ends the grant at an address of RFC 7009: the refresh token with its access tokens, else the access token."""
+        name = "refresh_token" if self.access.secrets.get("refresh_token") else "access_token"
+        request = HttpRequest(method="POST", url=url, form={"token": auth.SecretRef(name)})
+        await self.exchange(request, operation="revoke", is_write=True)
+        return True
+
     def render(self, compiled: CompiledCall, scope: Mapping[str, Any]) -> HttpRequest:
         """The request of a compiled call. Raises ValidationError naming the place that cannot be filled."""
         full = {"settings": self.access.settings, **scope}
@@ -211,12 +210,8 @@ class HttpDriver(CrmDriver):
                 form = compiled.form.render(full)
                 request.form = {} if form is ABSENT else form
         except TemplateError as error:
-            problem = FieldError(error.place, error.problem)
-            raise ValidationError(
-                f"The request cannot be made at {error.place}: {error.problem}.",
-                provider=self.manifest.slug,
-                fields=(problem,),
-            ) from None
+            text = f"The request cannot be made at {error.place}: {error.problem}."
+            raise self.invalid(text, error.place, error.problem) from None
         return request
 
     def spec(self, obj: Object, operation: Operation) -> ObjectSpec:
@@ -231,11 +226,9 @@ class HttpDriver(CrmDriver):
 
     def check_id(self, obj: Object, remote_id: str) -> str:
         """The id, if it has the declared form: ids stand in URLs. Raises ValidationError."""
-        if not re.fullmatch(self.manifest.strict_ids, remote_id) or remote_id in (".", ".."):
-            problem = FieldError(f"{obj.value}.remote_id", "is not an id of this CRM; use one that it gave")
-            raise ValidationError(
-                "The remote id is not valid.", provider=self.manifest.slug, fields=(problem,)
-            )
+        if not _pattern(self.manifest.strict_ids).fullmatch(remote_id) or remote_id in (".", ".."):
+            problem = "is not an id of this CRM; use one that it gave"
+            raise self.invalid("The remote id is not valid.", f"{obj.value}.remote_id", problem)
         return remote_id
 
     def record_url(self, obj: Object, remote_id: str) -> str:
@@ -251,8 +244,23 @@ class HttpDriver(CrmDriver):
         """A provider's id as a text, empty when it is no valid id."""
         if isinstance(found, bool) or not isinstance(found, (str, int)):
             return ""
-        text = str(found)
-        return text if re.fullmatch(self.manifest.strict_ids, text) else ""
+        text = found if type(found) is str else str(found)
+        return text if _pattern(self.manifest.strict_ids).fullmatch(text) else ""
+
+    def mark(self, write: Write) -> str:
+        """The text by which a record tells which write made it: the external id, or the key that is sent."""
+        return f"{self.access.mark_prefix}-{write.target_id}"
+
+    def ambiguous(self, remote_id: str, how_many: str) -> Conflict:
+        """The error for an upsert whose match fits several records; ``remote_id`` is one of them."""
+        name = self.manifest.display_name
+        return Conflict(
+            f"The match fits {how_many} records of {name}; an upsert needs one.",
+            provider=self.manifest.slug,
+            operation=Operation.UPSERT.value,
+            existing_remote_id=remote_id,
+            fix=Fix("narrow_match", f"Match by more fields, or merge the records in {name}."),
+        )
 
     def unexpected(self, what: str, operation: Operation, *, is_write: bool) -> UnexpectedResponse:
         """The error for an answer of a wrong shape; a write that was answered so has an unknown outcome."""

@@ -9,7 +9,6 @@ missing, a 5xx or unreadable = ``unknown`` and not safe to repeat; a 4xx = ``not
 
 from __future__ import annotations
 
-import email.utils
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -41,6 +40,7 @@ __all__ = [
     "provider_words",
     "redact",
     "retry_after_seconds",
+    "tree_or_none",
 ]
 
 MAX_WORDS = 300
@@ -201,6 +201,14 @@ def parse_json(
     )
 
 
+def tree_or_none(response: HttpResponse) -> Any:
+    """The JSON tree of an answer that may be a refusal; None for an empty body, HTML or garbage."""
+    try:
+        return response.json() if response.body else None
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+
+
 def retry_after_seconds(headers: Mapping[str, str], *, now: float | None = None) -> float | None:
     """``Retry-After`` as seconds from ``now`` (Unix time), 0 to one day; None when absent or unreadable.
 
@@ -213,7 +221,9 @@ def retry_after_seconds(headers: Mapping[str, str], *, now: float | None = None)
         seconds = float(text)
     else:
         try:
-            when = email.utils.parsedate_to_datetime(text).timestamp()
+            from email.utils import parsedate_to_datetime  # rarely needed, and long to load
+
+            when = parsedate_to_datetime(text).timestamp()
         except (TypeError, ValueError, OverflowError, IndexError):
             return None
         seconds = when - (time.time() if now is None else now)
@@ -228,11 +238,7 @@ def provider_words(response: HttpResponse) -> str:
     """
     if not response.body or len(response.body) > 262_144:
         return ""
-    try:
-        tree = response.json()
-    except (msgspec.MsgspecError, UnicodeError, RecursionError, ValueError):
-        return ""
-    return _words(tree, depth=3)
+    return _words(tree_or_none(response), depth=3)
 
 
 def _words(tree: Any, depth: int) -> str:

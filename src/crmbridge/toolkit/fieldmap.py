@@ -24,11 +24,9 @@ tables writes one slot to several places. Words of a rule: see :class:`FieldRule
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import lru_cache
-from importlib.resources import files
 from typing import Any
 
 import msgspec
@@ -136,6 +134,8 @@ def _rule(tree: Mapping[str, Any], place: str) -> FieldRule:
 
 def parse_fields(text: str, where: str = "fields.toml") -> FieldTable:
     """The table of a fields.toml. Raises ValueError naming the place."""
+    import tomllib  # here, and not above: a driver without its map is ready sooner
+
     tree = tomllib.loads(text)
     is_identity = bool(tree.pop("identity", False))
     general: dict[Object, tuple[FieldRule, ...]] = {}
@@ -160,6 +160,8 @@ def load_fields(driver_class: type[CrmDriver]) -> FieldTable:
 
 @lru_cache(maxsize=64)
 def _load(package: str) -> FieldTable:
+    from importlib.resources import files  # brings much with it
+
     resource = files(package).joinpath("fields.toml") if package else None
     if resource is None or not resource.is_file():
         return FieldTable()

@@ -1,11 +1,11 @@
-"""Rate limits as a provider tells them, and two in-process brakes: calls in flight and calls per second.
+"""Rate limits as a provider tells them, and a brake within one process: calls in flight.
 
 Header names: the IETF draft "RateLimit header fields for HTTP"
 (https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/, both the three-field form of its
 earlier versions and the structured ``RateLimit`` field of the later ones) and the older ``X-RateLimit-*``
 custom. ``X-RateLimit-Reset`` is read as Unix time when it is larger than ten years of seconds.
 
-Budgets over several processes belong to the connections service; these two only keep one process polite.
+Budgets over several processes belong to the connections service; the brake only keeps one process polite.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import asyncio
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import TracebackType
 
 from crmbridge.core.manifest import LimitReading
 from crmbridge.toolkit.failures import retry_after_seconds
 
-__all__ = ["InFlight", "LimitReading", "Pace", "read_limits"]
+__all__ = ["InFlight", "LimitReading", "read_limits"]
 
 _TEN_YEARS = 315_360_000
 _MAX_RESET_SECONDS = 86_400.0
@@ -137,48 +137,3 @@ class InFlight:
             if not place.done():
                 self._count += 1
                 place.set_result(None)
-
-
-class Pace:
-    """A token bucket: ``limit`` calls per ``per_seconds``, a burst of ``limit`` at most.
-
-    ``reserve`` takes tokens at once and answers how long to wait, so callers are served in order without a
-    queue. ``clock`` answers monotonic seconds.
-    """
-
-    def __init__(
-        self, limit: int, per_seconds: float, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        if limit < 1 or per_seconds <= 0:
-            raise ValueError("limit is at least 1 and per_seconds more than 0")
-        self.limit = limit
-        self.per_seconds = per_seconds
-        self._clock = clock
-        self._rate = limit / per_seconds
-        self._tokens = float(limit)
-        self._counted_at = clock()
-        self._held_until = 0.0
-
-    def reserve(self, count: int = 1) -> float:
-        """Takes ``count`` tokens; answers the seconds to wait before the call (0 = now).
-
-        Raises ValueError for more tokens than a full bucket holds.
-        """
-        if not 1 <= count <= self.limit:
-            raise ValueError(f"count is 1 to {self.limit}")
-        now = self._clock()
-        self._tokens = min(self.limit, self._tokens + max(now - self._counted_at, 0.0) * self._rate)
-        self._counted_at = now
-        self._tokens -= count
-        wait = -self._tokens / self._rate if self._tokens < 0 else 0.0
-        return max(wait, self._held_until - now)
-
-    async def wait(self, count: int = 1) -> None:
-        """Reserves, then sleeps as long as needed."""
-        seconds = self.reserve(count)
-        if seconds > 0:
-            await asyncio.sleep(seconds)
-
-    def hold(self, seconds: float) -> None:
-        """Lets no call pass for ``seconds`` (a ``Retry-After``); never shortens an earlier hold."""
-        self._held_until = max(self._held_until, self._clock() + seconds)

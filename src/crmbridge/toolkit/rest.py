@@ -19,7 +19,6 @@ from crmbridge.core.errors import (
     Conflict,
     CrmError,
     FieldError,
-    Fix,
     NotFound,
     ValidationError,
 )
@@ -100,10 +99,6 @@ class RestDriver(HttpDriver):
             for slot in ("phone", "email")
         }
 
-    def mark(self, write: Write) -> str:
-        """The text by which a record tells which write made it: the external id, or the key that is sent."""
-        return f"{self.access.mark_prefix}-{write.target_id}"
-
     async def _perform(
         self, operation: Operation, obj: Object, scope: Mapping[str, Any]
     ) -> tuple[HttpResponse, Any, str]:
@@ -151,10 +146,8 @@ class RestDriver(HttpDriver):
         self.spec(obj, Operation.SEARCH)
         compiled = compiled_call(self.manifest, obj, Operation.SEARCH)
         if filter.text and not compiled.names("filter.text") and "filter" not in compiled.references:
-            problem = FieldError("text", "cannot be searched in this CRM; search by fields instead")
-            raise ValidationError(
-                "Free text is not searchable.", provider=self.manifest.slug, fields=(problem,)
-            )
+            problem = "cannot be searched in this CRM; search by fields instead"
+            raise self.invalid("Free text is not searchable.", "text", problem)
         names = _nested(filter.equals) | ({"text": filter.text} if filter.text else {})
         return await self._page(Operation.SEARCH, obj, names, filter.equals, cursor, filter.limit)
 
@@ -243,8 +236,8 @@ class RestDriver(HttpDriver):
     async def upsert_record(self, write: Write) -> WriteResult:
         spec = self.spec(write.object, Operation.UPSERT)
         if not write.match:
-            problem = FieldError("match", "is empty; name the slots by which an existing record is found")
-            raise ValidationError("An upsert needs a match.", provider=self.manifest.slug, fields=(problem,))
+            problem = "is empty; name the slots by which an existing record is found"
+            raise self.invalid("An upsert needs a match.", "match", problem)
         if Operation.UPSERT in spec.calls:
             return await self._create(write, Operation.UPSERT)
         existing = await self.matching(write.object, write.match)
@@ -268,13 +261,7 @@ class RestDriver(HttpDriver):
                 break
         if len(found) > 1 or cursor:
             how_many = str(len(found)) if not cursor else "too many"
-            raise Conflict(
-                f"The match fits {how_many} records of {self.manifest.display_name}; an upsert needs one.",
-                provider=self.manifest.slug,
-                operation=Operation.UPSERT.value,
-                existing_remote_id=found[0].remote_id if found else "",
-                fix=Fix("narrow_match", "Match by more fields, or merge the records in the CRM."),
-            )
+            raise self.ambiguous(found[0].remote_id if found else "", how_many)
         return found
 
     def _is_match(self, record: Record, match: Mapping[str, Any]) -> bool:
@@ -305,10 +292,8 @@ class RestDriver(HttpDriver):
         """The names of a write's templates, after checking that nothing of the write would be dropped."""
         if write.related:
             names = ", ".join(part.native_object for part in write.related)
-            problem = FieldError(
-                f"{write.object.value}.*", f"is mapped to {names}, which this driver cannot write"
-            )
-            raise ValidationError("The mapping names another object.", fields=(problem,))
+            problem = f"is mapped to {names}, which this driver cannot write"
+            raise self.invalid("The mapping names another object.", f"{write.object.value}.*", problem)
         spec = self.manifest.objects[write.object]
         compiled = compiled_call(self.manifest, write.object, operation)
         record = dict(write.fields)
@@ -317,10 +302,8 @@ class RestDriver(HttpDriver):
             if path := spec.links.get(Object(name)):
                 record = _with(record, path, remote_id)
             elif not compiled.names(f"links.{name}") and "links" not in compiled.references:
-                problem = FieldError(f"links.{name}", f"has no place on a {write.object.value} of this CRM")
-                raise ValidationError(
-                    "A link cannot be kept.", provider=self.manifest.slug, fields=(problem,)
-                )
+                problem = f"has no place on a {write.object.value} of this CRM"
+                raise self.invalid("A link cannot be kept.", f"links.{name}", problem)
         if spec.idempotency.kind is IdempotencyKind.EXTERNAL_ID and operation is not Operation.UPDATE:
             record = _with(record, spec.idempotency.field, self.mark(write))
         return {

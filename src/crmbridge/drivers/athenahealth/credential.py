@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from crmbridge.core.manifest import Setting
+from crmbridge.toolkit.forms import address, client, zone
 
 __all__ = ["SETTINGS"]
 
@@ -23,26 +24,17 @@ SETTINGS = (
         pattern=r"[1-9][0-9]{0,11}",
         example="1",
     ),
-    Setting(name="client_id", label="Client id", help="Of your 2-legged app in the developer portal."),
-    Setting(
-        name="client_secret",
-        label="Client secret",
-        help="Belongs to the client id. Preview and production have different ones.",
-        is_secret=True,
+    *client(
+        "Of your 2-legged app in the developer portal.",
+        "Belongs to the client id. Preview and production have different ones.",
     ),
-    Setting(
-        name="base_url",
-        label="Address",
-        help="https://api.platform.athenahealth.com, or https://api.preview.platform.athenahealth.com.",
-        kind="url",
-        pattern=r"https?://[^\s?#@]{3,300}",
-        default="https://api.platform.athenahealth.com",
+    address(
+        "https://api.platform.athenahealth.com",
+        "https://api.platform.athenahealth.com, or https://api.preview.platform.athenahealth.com.",
     ),
-    Setting(
-        name="time_zone",
-        label="Time zone of the department",
-        help="An IANA zone: the times of appointments are local to the department.",
-        pattern=r"[A-Za-z_]+(/[A-Za-z0-9_+-]+){0,2}",
+    zone(
+        "department",
+        "An IANA zone: the times of appointments are local to the department.",
         default="America/New_York",
     ),
     Setting(

@@ -8,7 +8,7 @@ nothing can be deleted. Nothing here was tried against a live practice.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -17,26 +17,22 @@ import msgspec
 
 from crmbridge.core.driver import Proof, refuse
 from crmbridge.core.errors import (
-    AuthError,
-    Conflict,
     CrmError,
     FieldError,
-    Fix,
     NotConfigured,
     NotFound,
-    RateLimited,
-    ValidationError,
 )
 from crmbridge.core.manifest import Auth, AuthKind, Budget, BudgetKind, Manifest, Paging, PagingKind
 from crmbridge.core.operations import Operation, Outcome
 from crmbridge.core.records import FieldFact, Filter, Object, Page, Record, Write, WriteResult
 from crmbridge.core.wire import HttpRequest, HttpResponse
 from crmbridge.drivers.athenahealth import shapes
+from crmbridge.drivers.athenahealth.charts import Charts
 from crmbridge.drivers.athenahealth.credential import SETTINGS
 from crmbridge.drivers.athenahealth.fields import FIELDS
+from crmbridge.drivers.athenahealth.messages import error_of, first
 from crmbridge.drivers.athenahealth.objects import DOCS, OBJECTS, opened
-from crmbridge.drivers.athenahealth.schedule import CANCELLED, Schedule
-from crmbridge.toolkit import failures
+from crmbridge.drivers.athenahealth.schedule import CANCELLED
 from crmbridge.toolkit.phones import nanp_digits
 from crmbridge.toolkit.schema import field_facts
 
@@ -75,16 +71,6 @@ MANIFEST = Manifest(
 )
 
 _LIST_BACK, _LIST_AHEAD = timedelta(days=31), timedelta(days=366)
-_TAKEN = ("not available", "already frozen")
-_OVER_RATE = ("Developer Over Qps", "Developer Over Rate")
-_STATUSES = {401: failures.StatusRule(error=AuthError, subcode="invalid_credentials")}
-_SLOT_TAKEN = failures.StatusRule(
-    error=Conflict,
-    outcome=Outcome.NOT_APPLIED,
-    retry_safe=True,
-    fix=Fix("choose_time", "The slot was taken meanwhile; offer another time."),
-)
-_REFUSED = failures.StatusRule(error=ValidationError, outcome=Outcome.NOT_APPLIED, retry_safe=False)
 
 
 @lru_cache(maxsize=8)
@@ -97,7 +83,7 @@ def _manifest(is_preview: bool, patients: bool, appointments: bool) -> Manifest:
     )
 
 
-class Athenahealth(Schedule):
+class Athenahealth(Charts):
     """One practice, one department."""
 
     MANIFEST = MANIFEST
@@ -122,7 +108,7 @@ class Athenahealth(Schedule):
         tree = await self.exchange_json(HttpRequest(method="GET", url="/ping"), operation="test")
         if not isinstance(tree, dict) or str(tree.get("pong")).lower() != "true":
             raise self.unexpected("no pong to a ping", Operation.GET, is_write=False)
-        department = self._setting("department_id")
+        department = self.setting("department_id")
         try:
             tree = await self.exchange_json(
                 HttpRequest(method="GET", url=f"/departments/{department}"), operation="test"
@@ -132,8 +118,8 @@ class Athenahealth(Schedule):
             raise NotConfigured(
                 "The practice has no such department.", provider="athenahealth", fields=(problem,)
             ) from None
-        name = _first(tree).get("name") or f"department {department}"
-        return Proof(account=f"practice {self._setting('practice_id')}, {name}"[:200])
+        name = first(tree).get("name") or f"department {department}"
+        return Proof(account=f"practice {self.setting('practice_id')}, {name}"[:200])
 
     async def describe(self, obj: Object) -> list[FieldFact]:
         self.spec(obj, Operation.DESCRIBE)
@@ -161,20 +147,6 @@ class Athenahealth(Schedule):
             raise NotFound(f"There is no such {obj.value}.", provider=self.manifest.slug, operation="get")
         return await super().get_record(obj, remote_id)
 
-    # Single reads of a case are in no source; the list of the patient's cases is.
-    async def _cases(self, patient_id: str) -> AsyncIterator[Record]:
-        query = {"departmentid": self._setting("department_id")}
-        async for raw in self._rows(f"/patients/{patient_id}/patientcases", "patientcases", query):
-            yield self.record_from(Object.CASE, shapes.case(raw, patient_id))
-
-    # An action has no id in any source: ours is the mark at its end.
-    async def _notes(self, case_id: str) -> AsyncIterator[Record]:
-        async for raw in self._rows(f"/documents/patientcase/{case_id}/actions", "actions", {}):
-            text, mark = shapes.without_mark(str(raw.get("actionnote") or ""))
-            if mark.startswith(prefix := f"{self.access.mark_prefix}-"):
-                native = {"id": f"{case_id}.{mark.removeprefix(prefix)}", "actionnote": text, "ref": mark}
-                yield self.record_from(Object.NOTE, native)
-
     async def list_recent(self, obj: Object, *, since: str = "", cursor: str = "", limit: int = 50) -> Page:
         self.spec(obj, Operation.LIST)
         now = datetime.now(UTC)
@@ -194,13 +166,8 @@ class Athenahealth(Schedule):
         if not filter.text and not any(
             asked.get(name) for name in ("firstname", "lastname", "dob", "email", "anyphone")
         ):
-            problem = FieldError("filter", "needs a name, a birth date, a phone or an e-mail")
-            raise ValidationError(
-                "athenahealth cannot search so.",
-                provider=self.manifest.slug,
-                operation="search",
-                fields=(problem,),
-            )
+            problem = "needs a name, a birth date, a phone or an e-mail"
+            raise self.invalid("athenahealth cannot search so.", "filter", problem, operation="search")
         page = await super().search_records(obj, msgspec.structs.replace(filter, equals=asked), cursor)
         page.records = [one for one in page.records if self._fits(one, filter.equals)]
         return page
@@ -214,51 +181,6 @@ class Athenahealth(Schedule):
         return self._is_match(record, equals)
 
     # -- writing -------------------------------------------------------------------------------------------
-
-    def _request(self, write: Write) -> HttpRequest:
-        """The one request of a write; a booking's slot is chosen later (``{slot}``)."""
-        obj, is_new = write.object, write.operation is not Operation.UPDATE
-        fields = self._scope(write, write.operation)["record"]
-        patient, case, department = (
-            fields.pop("patientid", ""),
-            fields.pop("case", ""),
-            self._setting("department_id"),
-        )
-        if is_new and not (patient or case or obj is Object.CUSTOMER):
-            linked = "case" if obj is Object.NOTE else "customer"
-            problem = FieldError(f"links.{linked}", f"is required: a {obj.value} belongs to a {linked}")
-            raise ValidationError("A link is missing.", provider=self.manifest.slug, fields=(problem,))
-        if obj is Object.NOTE and not fields.get("actionnote"):
-            problem = FieldError("note.body", "is required")
-            raise ValidationError("The note is empty.", provider=self.manifest.slug, fields=(problem,))
-        own, _, case_id = write.remote_id.partition(".")
-        if obj is Object.CUSTOMER:
-            method, path = ("POST", "/patients") if is_new else ("PUT", f"/patients/{own}")
-            form = {"departmentid": department, **fields}
-        elif obj is Object.NOTE:
-            method, path = "POST", f"/documents/patientcase/{case.partition('.')[2]}/actions"
-            form = {"actionnote": shapes.with_mark(str(fields.get("actionnote") or ""), self.mark(write))}
-        elif obj is Object.CASE and is_new:
-            method, path = "POST", f"/patients/{patient}/documents/patientcase"
-            form = {
-                "departmentid": department,
-                "documentsource": self._setting("case_source"),
-                "documentsubclass": self._setting("case_class"),
-                **({"providerid": self._setting("provider_id")} if self._setting("provider_id") else {}),
-                **{name: value for name, value in fields.items() if value is not None},
-                "subject": shapes.with_mark(str(fields.get("subject") or ""), self.mark(write)),
-            }
-        elif obj is Object.CASE:
-            if "internalnote" in fields:
-                problem = FieldError("case.description", "is written once; add a note to the case instead")
-                raise ValidationError(
-                    "A case keeps its text.", provider=self.manifest.slug, fields=(problem,)
-                )
-            method, path = "PUT", f"/patients/{own}/documents/patientcase/{case_id}"
-            form = {"departmentid": department, **fields}
-        else:
-            method, path, form = "PUT", "/appointments/{slot}", self._booking(patient, fields)
-        return HttpRequest(method=method, url=path, form=shapes.form(obj, form))
 
     def preview(self, write: Write) -> Any:
         if write.operation not in (Operation.CREATE, Operation.UPDATE, Operation.UPSERT):
@@ -277,13 +199,13 @@ class Athenahealth(Schedule):
                 request.form["appointmenttypeid"] = str(slot.get("appointmenttypeid", ""))
         tree = await self._sent(request, Operation.CREATE)
         if write.object is Object.CASE:
-            found = self.id_text(_first(tree).get("patientcaseid"))
+            found = self.id_text(first(tree).get("patientcaseid"))
             remote_id = f"{write.links['customer']}.{found}" if found else ""
         elif write.object is Object.NOTE:
-            remote_id = f"{write.links['case'].partition('.')[2]}.{write.target_id}" if _first(tree) else ""
+            remote_id = f"{write.links['case'].partition('.')[2]}.{write.target_id}" if first(tree) else ""
         else:  # a known person is answered with his id: nobody tells which it was
             was_created = None if write.object is Object.CUSTOMER else True
-            remote_id = self.id_text(_first(tree).get(self.manifest.objects[write.object].id_field))
+            remote_id = self.id_text(first(tree).get(self.manifest.objects[write.object].id_field))
         if not self.id_text(remote_id):
             raise self.unexpected(
                 f"a new {write.object.value} without an id", Operation.CREATE, is_write=True
@@ -316,59 +238,11 @@ class Athenahealth(Schedule):
 
     # -- failing -------------------------------------------------------------------------------------------
 
-    # A text goes out with our mark or a label; an echo may come without.
-    def redactor_for(self, request: HttpRequest) -> Callable[[str], str]:
-        bare = [
-            shapes.without_mark(line)[0]
-            for text in (request.form or {}).values()
-            for line in text.splitlines()
-        ]
-        bare += [line.removeprefix(shapes.REASON) for line in bare]
-        return super().redactor_for(msgspec.structs.replace(request, query={**request.query, "bare": bare}))
+    # A text goes out with our mark or a label.
+    def bare_texts(self, request: HttpRequest) -> list[str]:
+        lines = [line for text in (request.form or {}).values() for line in text.splitlines()]
+        bare = [shapes.without_mark(line)[0] for line in lines]
+        return bare + [line.removeprefix(shapes.REASON) for line in bare]
 
     def error_from(self, response: HttpResponse, operation: str, is_write: bool) -> CrmError | None:
-        """``error`` and ``detailedmessage``, ``missingfields``; a 200 with ``success: false`` or ``errormessage``; the
-        gateway's plain texts. A 401 is a dead token or a practice that is not granted: one new token tells."""
-        tree = _first(_tree(response))
-        is_fine = 200 <= response.status < 300
-        words = " ".join(
-            str(tree[name]) for name in ("error", "detailedmessage", "errormessage") if tree.get(name)
-        )
-        if is_fine and not words and str(tree.get("success")).lower() != "false":  # booleans may be texts
-            return None
-        if not tree and not response.body.lstrip().startswith((b"<", b"{", b"[", b'"')):
-            words = response.body[:200].decode(errors="replace")
-        names = tree.get("missingfields") or tree.get("fields") or ()
-        overrides = dict(_STATUSES)
-        if any(text in words for text in _TAKEN):
-            overrides[response.status] = _SLOT_TAKEN
-        elif is_fine:
-            overrides[response.status] = _REFUSED
-        elif response.status == 403 and words.startswith(_OVER_RATE):  # the retired gateway's 429
-            overrides[403] = failures.StatusRule(error=RateLimited)
-        elif "does not exist in that department" in words:
-            overrides[400] = failures.StatusRule(error=NotFound)
-        return failures.error_for_status(
-            response,
-            provider=self.manifest.slug,
-            operation=operation,
-            is_write=is_write,
-            overrides=overrides,
-            message=words,
-            fields=tuple(
-                FieldError(str(name)[:80], "is required") for name in names if isinstance(name, str)
-            ),
-        )
-
-
-def _tree(response: HttpResponse) -> Any:
-    try:
-        return response.json() if response.body else None
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return None
-
-
-def _first(tree: Any) -> dict[str, Any]:
-    """The object, or the one object of a list; empty for anything else."""
-    found = tree[0] if isinstance(tree, list) and tree else tree
-    return found if isinstance(found, dict) else {}
+        return error_of(response, provider=self.manifest.slug, operation=operation, is_write=is_write)

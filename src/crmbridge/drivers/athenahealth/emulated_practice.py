@@ -189,6 +189,9 @@ class EmulatedPractice(Emulator):
                     )
         self.store.written = written
 
+    def _on(self, dates: Iterable[str]) -> list[Row[int]]:
+        return [row for date in dates for row in self.appointments.find("date", date, with_archived=True)]
+
     @route("GET", f"{V1}/appointments/open", operation="appointments.open")
     def list_open(self, call: Incoming) -> HttpResponse:
         if not call.first("departmentid"):
@@ -202,9 +205,8 @@ class EmulatedPractice(Emulator):
         provider = call.first("providerid")
         rows = [
             {**_slot(row), "appointmentid": row.id, "duration": row.fields["duration"], "reasonid": ["-1"]}
-            for row in self.appointments
+            for row in sorted(self._on(dates), key=lambda row: row.id)
             if row.fields["appointmentstatus"] == "o"
-            and row.fields["date"] in dates
             and row.fields["departmentid"] == department
             and provider in ("", row.fields["providerid"])
         ]

@@ -36,6 +36,8 @@ class AthenahealthEmulator(EmulatedPractice):
         self.subscribed: set[str] = set()
         self.processed: dict[tuple[str, int], datetime] = {}
         self.patients.index("name")
+        self.appointments.index("date")
+        self.appointments.index("patientid")
 
     @property
     def patients(self) -> Table[int]:
@@ -234,7 +236,8 @@ class AthenahealthEmulator(EmulatedPractice):
     @route("GET", f"{V1}/patients/{{id}}/appointments", operation="appointments.of_patient")
     def list_of_patient(self, call: Incoming) -> HttpResponse:
         patient = str(self.row(self.patients, call.params["id"], "Patient").id)
-        rows = [_appointment(row) for row in self.appointments if row.fields["patientid"] == patient]
+        booked = self.appointments.find("patientid", patient, with_archived=True)
+        rows = [_appointment(row) for row in sorted(booked, key=lambda row: row.id)]
         return self.page(call, "appointments", rows)
 
     @route("GET", f"{V1}/appointments/{{id}}", operation="appointments.get")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from crmbridge.core.manifest import Call, Idempotency, IdempotencyKind, ObjectSpec
+from crmbridge.core.manifest import Call, Idempotency, IdempotencyKind, LookUp, ObjectSpec
 from crmbridge.core.operations import COMPOSED, FULL, LIMITED, NEVER, NOT_YET, Operation, Support
 from crmbridge.core.records import Object
 
@@ -21,7 +21,7 @@ _GONE = dict.fromkeys((Operation.DELETE, Operation.ERASE), _RETAINED)
 _STATIC = LIMITED("from a table in the driver; custom fields are not asked for yet")
 _FEED = NOT_YET("changed-data subscriptions come in a later version")
 _OPT_IN = "only where the operator has switched it on for this connection"
-_FOUND = Idempotency(kind=IdempotencyKind.NATURAL_KEY, field="ref")
+_FOUND = Idempotency(kind=IdempotencyKind.MARK, field="ref")
 
 
 def _absent(why: str) -> ObjectSpec:
@@ -145,6 +145,10 @@ OBJECTS = {
         required=("startTime", "endTime"),
         # Booking is idempotent by slot; find_written looks among the patient's appointments.
         idempotency=Idempotency(kind=IdempotencyKind.NATURAL_KEY, field="startTime"),
+        look_ups={Operation.UPDATE: LookUp.NONE},
+        doubts={
+            Operation.UPDATE: "it was moved: the old id shows neither yes nor no (a cancellation is seen)"
+        },
     ),
     Object.LEAD: _absent(
         "a lead would be a prospective patient, whom athenahealth registers with a birth date only: "

@@ -7,11 +7,12 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from crmbridge.core.errors import Conflict, FieldError, Fix, NotConfigured, ValidationError
+from crmbridge.core.errors import Conflict, FieldError, Fix, ValidationError
 from crmbridge.core.operations import Operation, Outcome
 from crmbridge.core.records import Object, Write, WriteResult
 from crmbridge.core.wire import HttpRequest
 from crmbridge.drivers.athenahealth import shapes
+from crmbridge.toolkit.filling import zone_named
 from crmbridge.toolkit.rest import RestDriver
 
 __all__ = ["Schedule"]
@@ -23,18 +24,8 @@ _MOST_PAGES = 20
 class Schedule(RestDriver):
     """Lists of any kind, and how appointments are written."""
 
-    def _setting(self, name: str) -> str:
-        default = next((one.default for one in self.manifest.settings if one.name == name), "")
-        return self.access.settings.get(name) or default
-
     def _zone(self) -> ZoneInfo:
-        try:
-            return ZoneInfo(self._setting("time_zone"))
-        except (KeyError, ValueError, OSError):
-            problem = FieldError("time_zone", "is no zone of the IANA list, such as America/Chicago")
-            raise NotConfigured(
-                "The time zone is unknown.", provider="athenahealth", fields=(problem,)
-            ) from None
+        return zone_named(self.setting("time_zone"), self.manifest.slug)
 
     async def _rows(self, path: str, name: str, query: dict[str, str]) -> AsyncIterator[dict[str, Any]]:
         """All rows of a list, page by page; some lists come without their wrapping object."""
@@ -64,7 +55,7 @@ class Schedule(RestDriver):
             for name, label in (("title", ""), ("reason", shapes.REASON), ("notes", ""))
             if fields.get(name)
         )
-        form = {"patientid": patient, "departmentid": self._setting("department_id"), "nopatientcase": True}
+        form = {"patientid": patient, "departmentid": self.setting("department_id"), "nopatientcase": True}
         form |= {name: fields[name] for name in ("departmentid", "reasonid") if fields.get(name)}
         return {**form, "bookingnote": note} if note else form
 
@@ -72,7 +63,7 @@ class Schedule(RestDriver):
         """The open slot that begins (and ends) then. Raises Conflict where there is none."""
         day, time = shapes.local(fields.get("startTime"), self._zone())
         query = {
-            "departmentid": str(fields.get("departmentid") or self._setting("department_id")),
+            "departmentid": str(fields.get("departmentid") or self.setting("department_id")),
             "startdate": day,
             "enddate": day,
             "reasonid": str(fields.get("reasonid") or -1),

@@ -59,6 +59,9 @@ class TestAthenahealth(DriverContract):
         Object.NOTE: {"body": "Called back at noon."},
         Object.APPOINTMENT: {**VISIT, "notes": "First visit.", "reason": "Check-up"},
     }
+    changes: ClassVar = {
+        Object.APPOINTMENT: {"start_at": "2027-01-15T15:30:00+04:00", "end_at": "2027-01-15T16:00:00+04:00"}
+    }
     linked: ClassVar = {
         Object.CASE: (Object.CUSTOMER,),
         Object.NOTE: (Object.CASE,),

@@ -20,53 +20,22 @@ from crmbridge.core.driver import Proof
 from crmbridge.core.errors import (
     AuthError,
     CrmError,
-    FieldError,
     Fix,
-    NotConfigured,
     UnexpectedResponse,
-    ValidationError,
 )
 from crmbridge.core.manifest import (
     Auth,
     AuthKind,
-    Idempotency,
-    IdempotencyKind,
     Manifest,
-    ObjectSpec,
-    Setting,
 )
-from crmbridge.core.operations import FULL, LIMITED, NEVER, DeleteLevel, Operation, Outcome
+from crmbridge.core.operations import DeleteLevel, Operation, Outcome
 from crmbridge.core.records import Object, Write, WriteResult
 from crmbridge.core.wire import HttpRequest, HttpResponse
-from crmbridge.toolkit import failures
+from crmbridge.drivers.custom_webhook.credential import SETTINGS
+from crmbridge.drivers.custom_webhook.messages import answer_of, error_of
+from crmbridge.drivers.custom_webhook.objects import OBJECTS, SPECIFICATION
 from crmbridge.toolkit.exchange import HttpDriver
-from crmbridge.toolkit.failures import StatusRule
 from crmbridge.toolkit.signatures import sign_standard
-
-SPECIFICATION = "https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md"
-_NO_READS = NEVER("a webhook is a write bridge: the receiver is told, it is not asked", SPECIFICATION)
-_NEEDS_ID = LIMITED("only records for which the receiver answered a remote id can be named again")
-
-_NO_NOTE_KEY = NEVER("a note has no slot by which the same note could be found again", SPECIFICATION)
-
-_OBJECT = {
-    **dict.fromkeys(
-        (
-            Operation.DESCRIBE,
-            Operation.LOOKUP,
-            Operation.SEARCH,
-            Operation.GET,
-            Operation.LIST,
-            Operation.CHANGES,
-        ),
-        _NO_READS,
-    ),
-    Operation.CREATE: FULL,
-    Operation.UPSERT: FULL,
-    Operation.UPDATE: _NEEDS_ID,
-    Operation.DELETE: _NEEDS_ID,
-    Operation.ERASE: _NEEDS_ID,
-}
 
 MANIFEST = Manifest(
     slug="custom_webhook",
@@ -75,82 +44,15 @@ MANIFEST = Manifest(
     pages=(SPECIFICATION,),
     read_on="2026-11-22",
     auth=Auth(kind=AuthKind.HMAC, secret="secret"),  # noqa: S106 - the name of a setting
-    settings=(
-        Setting(
-            name="url",
-            label="Receiver URL",
-            help="The https address that takes POST requests with JSON. Redirects are not followed.",
-            kind="url",
-            pattern=r"https?://[^\s]{3,2000}",
-            example="https://crm-bridge.example.com/hooks/crmbridge",
-        ),
-        Setting(
-            name="secret",
-            label="Signing secret",
-            help="Made by crmbridge and shown once; the receiver verifies signatures with it. Paste one of "
-            "your own (whsec_ and base64 of 24 to 64 bytes) to keep an existing receiver unchanged.",
-            is_secret=True,
-            is_generated=True,
-            pattern=r"(whsec_)?[A-Za-z0-9+/]{32,88}={0,2}",
-        ),
-        Setting(
-            name="previous_secret",
-            label="Previous signing secret",
-            help="Only while rotating, and filled in by crmbridge: requests then carry both signatures, so the "
-            "receiver may change over at any moment. It ends when the old credential is revoked.",
-            is_secret=True,
-            is_required=False,
-            follows="secret",
-            pattern=r"(whsec_)?[A-Za-z0-9+/]{32,88}={0,2}",
-        ),
-    ),
+    settings=SETTINGS,
     base_url="{url}",
-    objects={
-        obj: ObjectSpec(
-            native=obj.value,
-            id_field="remote_id",
-            operations=_OBJECT | ({Operation.UPSERT: _NO_NOTE_KEY} if obj is Object.NOTE else {}),
-            delete_level=DeleteLevel.PASS_THROUGH,
-            erase_level=DeleteLevel.PASS_THROUGH,
-            idempotency=Idempotency(kind=IdempotencyKind.KEY_SENT, field="webhook-id"),
-        )
-        for obj in Object
-    },
+    objects=OBJECTS,
     verticals=("general", "clinic", "salon", "auto_service", "restaurant", "real_estate"),
     verification_note="signatures verified by the official standardwebhooks library on loopback",
     timeout_seconds=20.0,
     strict_ids=r"[^\x00-\x1f\x7f]{1,200}",
     setup_help="Build the receiver first, then enter its URL and give it the secret that is shown.",
 )
-
-# What a status means when it comes from a receiver rather than from a CRM.
-_MOVED = StatusRule(
-    error=NotConfigured,
-    outcome=Outcome.NOT_APPLIED,
-    retry_safe=True,
-    fix=Fix("correct_url", "The receiver redirects, which is not followed: enter its final address."),
-)
-_WRONG_PLACE = StatusRule(
-    error=NotConfigured,
-    fix=Fix("correct_url", "Nothing takes webhooks at this address: check the receiver's URL."),
-)
-_REFUSED = StatusRule(
-    error=AuthError,
-    subcode="invalid_credentials",
-    fix=Fix("share_secret", "Give the receiver the current signing secret, or set previous_secret."),
-)
-_STATUSES = {
-    **dict.fromkeys((300, 301, 302, 303, 304, 305, 307, 308), _MOVED),
-    401: _REFUSED,
-    403: _REFUSED,
-    405: _WRONG_PLACE,
-    410: StatusRule(
-        error=NotConfigured,
-        subcode="endpoint_gone",
-        fix=Fix("correct_url", "The receiver says it is gone for good (410): enter a new address."),
-    ),
-}
-_ON_NEW = {**_STATUSES, 404: _WRONG_PLACE}  # with a remote id, 404 means the record
 
 
 class CustomWebhook(HttpDriver):
@@ -171,7 +73,7 @@ class CustomWebhook(HttpDriver):
                 outcome=Outcome.NOT_APPLIED,
                 fix=Fix("answer_200", "Let the receiver answer 200 to events with the object test."),
             )
-        self._answer(response, Operation.CREATE)
+        answer_of(response, self.manifest.slug, Operation.CREATE)
         return Proof(account=urlsplit(self.base_url()).hostname or "")
 
     async def create_record(self, write: Write) -> WriteResult:
@@ -217,7 +119,7 @@ class CustomWebhook(HttpDriver):
             is_write=True,
             names_record=bool(write.remote_id),
         )
-        answer = self._answer(response, operation)
+        answer = answer_of(response, self.manifest.slug, operation)
         remote_id = self._remote_id(answer, operation) or write.remote_id
         url = answer.get("url")
         created = answer.get("created")
@@ -231,20 +133,13 @@ class CustomWebhook(HttpDriver):
     def _envelope(self, write: Write, operation: Operation) -> dict[str, Any]:
         named = operation in (Operation.UPDATE, Operation.DELETE, Operation.ERASE)
         if named and not write.remote_id:
-            problem = FieldError(
-                f"{write.object.value}.remote_id",
-                "is missing: the receiver answered no remote_id when it took this record; let it answer one",
+            problem = (
+                "is missing: the receiver answered no remote_id when it took this record; let it answer one"
             )
-            raise ValidationError(
-                "The record cannot be named.", provider=self.manifest.slug, fields=(problem,)
-            )
+            raise self.invalid("The record cannot be named.", f"{write.object.value}.remote_id", problem)
         if write.related:
-            problem = FieldError(
-                f"{write.object.value}.*", "is mapped to another object; a webhook has one only"
-            )
-            raise ValidationError(
-                "The mapping cannot be sent.", provider=self.manifest.slug, fields=(problem,)
-            )
+            problem = "is mapped to another object; a webhook has one only"
+            raise self.invalid("The mapping cannot be sent.", f"{write.object.value}.*", problem)
         tree: dict[str, Any] = {
             "object": write.object.value,
             "operation": operation.value,
@@ -287,61 +182,17 @@ class CustomWebhook(HttpDriver):
             error.retry_safe = error.retry_safe or error.outcome is Outcome.UNKNOWN
             raise
         if response.status >= 300:
-            statuses = _STATUSES if names_record else _ON_NEW
-            raise self._refusal(request, response, operation, is_write, statuses, tree["object"])
+            raise error_of(
+                response,
+                provider=self.manifest.slug,
+                operation=operation,
+                is_write=is_write,
+                obj=tree["object"],
+                names_record=names_record,
+                id_text=self.id_text,
+                redactor=self.redactor_for(request),
+            )
         return response
-
-    def _refusal(
-        self,
-        request: HttpRequest,
-        response: HttpResponse,
-        operation: str,
-        is_write: bool,
-        statuses: dict[int, StatusRule],
-        obj: str,
-    ) -> CrmError:
-        """The receiver's no. Its JSON may hold ``message``, ``errors`` (slot → text) and ``remote_id``."""
-        try:
-            tree = response.json()
-        except (msgspec.MsgspecError, UnicodeError, RecursionError):
-            tree = {}
-        tree = tree if isinstance(tree, dict) else {}
-        errors = tree.get("errors")
-        pairs = list(errors.items())[:50] if isinstance(errors, dict) else []
-        existing = tree.get("remote_id")
-        error = failures.error_for_status(
-            response,
-            provider=self.manifest.slug,
-            operation=operation,
-            is_write=is_write,
-            overrides=statuses,
-            fields=tuple(FieldError(f"{obj}.{slot}", str(text)) for slot, text in pairs),
-            existing_remote_id=self.id_text(existing) if response.status == 409 else "",
-            redactor=self.redactor_for(request),
-        )
-        error.retry_safe = error.retry_safe or error.outcome is Outcome.UNKNOWN
-        return error
-
-    def _answer(self, response: HttpResponse, operation: Operation) -> dict[str, Any]:
-        """The JSON object of a 2xx; empty for an empty body or a plain text such as ``ok``.
-
-        A web page is no acknowledgement: a login or parking page answers 200 to anything.
-        """
-        start = response.body[:200].lstrip().lower()
-        is_page = start.startswith(b"<") or "html" in response.header("content-type").lower()
-        if not start or not (is_page or response.is_json or start.startswith((b"{", b"["))):
-            return {}
-        try:
-            tree = failures.parse_json(
-                response, provider=self.manifest.slug, operation=operation.value, is_write=True
-            )
-        except CrmError as error:
-            error.retry_safe = True
-            error.fix = Fix(
-                "answer_json", "Let the receiver answer 2xx with JSON or an empty body, no web page."
-            )
-            raise
-        return tree if isinstance(tree, dict) else {}
 
     def _remote_id(self, answer: dict[str, Any], operation: Operation) -> str:
         found = answer.get("remote_id", answer.get("id"))

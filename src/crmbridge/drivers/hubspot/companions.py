@@ -16,7 +16,8 @@ from crmbridge.core.errors import CrmError, FieldError, ValidationError
 from crmbridge.core.operations import Operation, Outcome
 from crmbridge.core.records import Object, Write, WriteResult
 from crmbridge.drivers.hubspot.natives import NATIVES, Native, association
-from crmbridge.drivers.hubspot.writing import Results, Writer, failed
+from crmbridge.drivers.hubspot.writing import Writer
+from crmbridge.toolkit.batches import Results, failed
 
 __all__ = ["ALWAYS", "LeadWriter"]
 

@@ -23,86 +23,31 @@ from crmbridge.core.manifest import (
     Budget,
     BudgetKind,
     Call,
-    Idempotency,
-    IdempotencyKind,
     Manifest,
-    ObjectSpec,
     Paging,
     PagingKind,
-    Setting,
 )
-from crmbridge.core.operations import COMPOSED, FULL, LIMITED, NOT_YET, DeleteLevel, Operation, Support
+from crmbridge.core.operations import DeleteLevel, Operation
 from crmbridge.core.records import FieldFact, Filter, Object, Page, Record, Write, WriteResult
 from crmbridge.core.tokens import TokenFault
 from crmbridge.core.wire import HttpRequest, HttpResponse
 from crmbridge.drivers.hubspot import preparation, schema
-from crmbridge.drivers.hubspot.companions import ALWAYS, LeadWriter
+from crmbridge.drivers.hubspot.companions import LeadWriter
+from crmbridge.drivers.hubspot.credential import API, SETTINGS
 from crmbridge.drivers.hubspot.erasure import erase_contact
 from crmbridge.drivers.hubspot.finding import Finder
 from crmbridge.drivers.hubspot.messages import error_of
-from crmbridge.drivers.hubspot.natives import LINKED, MARK, NATIVES, VERSION
-from crmbridge.drivers.hubspot.people import customers_by_email, customers_by_phone
+from crmbridge.drivers.hubspot.natives import NATIVES, VERSION
+from crmbridge.drivers.hubspot.objects import APPOINTMENTS, OBJECTS
+from crmbridge.drivers.hubspot.people import customers
 from crmbridge.drivers.hubspot.reading import MOST_ROWS, Reader, equal, milliseconds, term
-from crmbridge.drivers.hubspot.writing import Results, Writer, failed
+from crmbridge.drivers.hubspot.writing import Writer
+from crmbridge.toolkit.batches import Results, failed
 from crmbridge.toolkit.composed import BatchDriver
 
 __all__ = ["MANIFEST", "HubSpot"]
 
-API = "https://api.hubapi.com"
-SEARCH_LAG = 10.0
-_BY_SEARCH = COMPOSED("a search for the match, then an update or a create; the search lags by some seconds")
-_ARCHIVED = LIMITED(
-    "archived only; HubSpot purges it after 90 days and has no privacy delete but for contacts"
-)
-_ALL: dict[Operation, Support] = {
-    Operation.DESCRIBE: FULL,
-    Operation.SEARCH: FULL,
-    Operation.GET: FULL,
-    Operation.LIST: FULL,
-    Operation.CREATE: FULL,
-    Operation.UPDATE: FULL,
-    Operation.UPSERT: NOT_YET("has no natural key"),
-    Operation.DELETE: COMPOSED("a look whether it is there, then the archive"),
-    Operation.ERASE: _ARCHIVED,
-    Operation.CHANGES: NOT_YET("polling by the modification date comes in a later version"),
-}
-_CONTACT = {
-    **_ALL,
-    Operation.UPSERT: COMPOSED("an exact look-up by e-mail (else a search), then an update or a create"),
-    Operation.ERASE: COMPOSED(
-        "a look whether it is there, then gdpr-delete, which takes associated content too"
-    ),
-}
-
-
-def _spec(native: str, operations: dict[Operation, Support], **more: Any) -> ObjectSpec:
-    batched = [Operation.CREATE, Operation.UPDATE, Operation.DELETE]
-    if operations[Operation.UPSERT] is _CONTACT[Operation.UPSERT]:
-        batched.append(Operation.UPSERT)
-    given: dict[str, Any] = {
-        "native": native,
-        "updated_field": NATIVES[native].modified,
-        "operations": operations,
-        "batch": dict.fromkeys(batched, MOST_ROWS),
-        "delete_level": DeleteLevel.SOFT,
-        "erase_level": DeleteLevel.SOFT,
-        "idempotency": Idempotency(
-            kind=IdempotencyKind.EXTERNAL_ID, field=MARK, search_lag_seconds=SEARCH_LAG
-        ),
-        "required": NATIVES[native].required,
-        "links": {obj: to for obj, to in LINKED.items() if to in NATIVES[native].links},
-    }
-    return ObjectSpec(**(given | more))
-
-
-_LEAD = {
-    **_CONTACT,
-    Operation.CREATE: COMPOSED("a contact, and beside it a deal or a native lead by setting or by mapping"),
-    Operation.UPDATE: LIMITED("the contact; the deal or native lead beside it is updated as itself"),
-}
-_KEYED = {**_ALL, Operation.UPSERT: _BY_SEARCH}
 _RATE_HEADERS = "x-hubspot-ratelimit"
-_EMAIL = {"natural_keys": ("email",), "erase_level": DeleteLevel.HARD}
 
 MANIFEST = Manifest(
     slug="hubspot",
@@ -140,64 +85,9 @@ MANIFEST = Manifest(
         uses_pkce=True,
         access_seconds=1800,
     ),
-    settings=(
-        Setting(
-            name="lead_as",
-            label="Leads are",
-            help="contact: a contact of stage lead, and a deal only where a field is mapped to deals. deal: always"
-            " a contact with a deal. lead: a contact with a native lead (Sales Hub Professional).",
-            kind="choice",
-            options=("contact", *sorted(ALWAYS)),
-            default="contact",
-            is_required=False,
-        ),
-        Setting(
-            name="appointment_as",
-            label="Appointments are",
-            help="meeting: meetings in the activity timeline. appointment: the appointments object, to be switched"
-            " on in the account's object library first.",
-            kind="choice",
-            options=("meeting", "appointment"),
-            default="meeting",
-            is_required=False,
-        ),
-        Setting(
-            name="access_token",
-            label="Service key",
-            help="Instead of the OAuth button: a service key or private app token (pat-...). Leave empty for OAuth.",
-            is_secret=True,
-            is_required=False,
-        ),
-        Setting(
-            name="api_url",
-            label="API address",
-            help="The same for all accounts; another one only for tests against an emulator.",
-            kind="url",
-            default=API,
-            is_required=False,
-        ),
-        Setting(
-            name="app_url",
-            label="Consent address",
-            help="Where the browser goes for consent; another one only for tests against an emulator.",
-            kind="url",
-            default="https://app.hubspot.com",
-            is_required=False,
-        ),
-    ),
+    settings=SETTINGS,
     base_url="{api_url}",
-    objects={
-        Object.CUSTOMER: _spec("contacts", {**_CONTACT, Operation.LOOKUP: FULL}, **_EMAIL),
-        Object.LEAD: _spec("contacts", _LEAD, links={Object.CUSTOMER: "contacts"}, **_EMAIL),
-        Object.DEAL: _spec("deals", _KEYED),
-        Object.CASE: _spec("tickets", _KEYED),
-        Object.APPOINTMENT: _spec("meetings", _ALL),
-        Object.NOTE: _spec("notes", _ALL),
-        Object.ACTIVITY: _spec(
-            "calls",
-            {**_ALL, Operation.CREATE: LIMITED("calls only; write a chat or an e-mail as a note")},
-        ),
-    },
+    objects=OBJECTS,
     paging=Paging(kind=PagingKind.CURSOR, cursor_param="after", next="paging.next.after", max_size=MOST_ROWS),
     budgets=(
         Budget(kind=BudgetKind.BURST, limit=110, per_seconds=10, source="OAuth", headers=_RATE_HEADERS),
@@ -216,8 +106,7 @@ MANIFEST = Manifest(
 def _manifest(appointment_as: str) -> Manifest:
     if appointment_as != "appointment":
         return MANIFEST
-    objects = {**MANIFEST.objects, Object.APPOINTMENT: _spec("appointments", _ALL)}
-    return msgspec.structs.replace(MANIFEST, objects=objects)
+    return msgspec.structs.replace(MANIFEST, objects=OBJECTS | {Object.APPOINTMENT: APPOINTMENTS})
 
 
 class HubSpot(BatchDriver):
@@ -300,11 +189,7 @@ class HubSpot(BatchDriver):
 
     async def lookup_customer(self, *, phone: str = "", email: str = "") -> list[Record]:
         self.spec(Object.CUSTOMER, Operation.LOOKUP)
-        by_email = await customers_by_email(self.reader, email) if email else []
-        by_phone = await customers_by_phone(self.reader, phone) if phone else []
-        both = {one.remote_id for one in by_email} & {one.remote_id for one in by_phone}
-        ordered = sorted([*by_email, *by_phone], key=lambda one: one.remote_id not in both)
-        return list({one.remote_id: one for one in ordered}.values())[:20]
+        return await customers(self.reader, email=email, phone=phone)
 
     async def search_records(self, obj: Object, filter: Filter, cursor: str = "") -> Page:
         self.spec(obj, Operation.SEARCH)

@@ -17,7 +17,7 @@ import msgspec
 from crmbridge.core.errors import CrmError, FieldError, Fix, RateLimited, Unavailable
 from crmbridge.core.operations import Outcome
 from crmbridge.core.wire import HttpResponse
-from crmbridge.toolkit.failures import StatusRule, error_for_status
+from crmbridge.toolkit.failures import StatusRule, error_for_status, tree_or_none
 
 __all__ = ["context_of", "error_of"]
 
@@ -118,10 +118,7 @@ def _pause(
 
 def _tree(response: HttpResponse) -> Mapping[str, Any]:
     """The error's object; empty for pages and for everything else (HubSpot has answered HTML with a 404)."""
-    try:
-        tree = response.json()
-    except (msgspec.MsgspecError, UnicodeError, RecursionError, ValueError):
-        return {}
+    tree = tree_or_none(response)
     return tree if isinstance(tree, dict) else {}
 
 

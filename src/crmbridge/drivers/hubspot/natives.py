@@ -17,6 +17,7 @@ import msgspec
 from crmbridge.core.errors import FieldError, ValidationError
 from crmbridge.core.records import Object
 from crmbridge.toolkit.formats import plain_decimal
+from crmbridge.toolkit.names import split_name
 
 __all__ = [
     "LINKED",
@@ -189,11 +190,10 @@ def _text(name: str, value: Any) -> str:
 
 def _split_name(properties: dict[str, str]) -> None:
     """HubSpot keeps two names; one text is split at its last blank, unless a part was given by itself."""
-    whole = properties.pop("full_name").strip()
+    first, last = split_name(properties.pop("full_name"))
     if "firstname" in properties or "lastname" in properties:
         return
-    first, _, last = whole.rpartition(" ")
-    properties["firstname"], properties["lastname"] = (first.strip(), last) if first else (last, "")
+    properties["firstname"], properties["lastname"] = (first, last) if first else (last, "")
 
 
 def _refused(name: str, problem: str) -> ValidationError:

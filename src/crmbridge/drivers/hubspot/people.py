@@ -6,9 +6,18 @@ from crmbridge.core.records import Object, Record
 from crmbridge.drivers.hubspot.reading import Reader, term
 from crmbridge.toolkit.phones import to_e164
 
-__all__ = ["customers_by_email", "customers_by_phone"]
+__all__ = ["customers"]
 
 MOST = 20
+
+
+async def customers(reader: Reader, *, email: str, phone: str) -> list[Record]:
+    """Contacts with this e-mail or phone, those with both first."""
+    by_email = await customers_by_email(reader, email) if email else []
+    by_phone = await customers_by_phone(reader, phone) if phone else []
+    both = {one.remote_id for one in by_email} & {one.remote_id for one in by_phone}
+    ordered = sorted([*by_email, *by_phone], key=lambda one: one.remote_id not in both)
+    return list({one.remote_id: one for one in ordered}.values())[:20]
 
 
 async def customers_by_email(reader: Reader, email: str) -> list[Record]:

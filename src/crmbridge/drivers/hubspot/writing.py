@@ -8,6 +8,7 @@ associations), read 2026-11-22. Results are taken by trace id: their order is pr
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -35,11 +36,9 @@ from crmbridge.drivers.hubspot.natives import (
     wire_properties,
 )
 from crmbridge.drivers.hubspot.reading import Reader, decoded
-from crmbridge.toolkit.batches import rounds
+from crmbridge.toolkit.batches import Results, built, failed, match_key, rounds
 
-__all__ = ["Results", "Writer", "failed"]
-
-Results = dict[int, WriteResult]
+__all__ = ["Writer"]
 
 
 class Writer:
@@ -55,7 +54,7 @@ class Writer:
 
     def mark(self, write: Write) -> str:
         """The text that tells which write made a record."""
-        return f"{self.access.mark_prefix}-{write.target_id}"
+        return self.driver.mark(write)
 
     def input(self, native: Native, write: Write, fields: Mapping[str, Any]) -> dict[str, Any]:
         """The body of a create. Raises ValidationError."""
@@ -127,8 +126,10 @@ class Writer:
 
     async def _all(self, native: Native, verb: str, bodies: Mapping[int, dict[str, Any]]) -> Results:
         """One batch. What is refused on the whole is taken apart: HubSpot did not isolate the bad rows."""
+        places: dict[str | None, int] = {}
         for place, body in bodies.items():
-            body["objectWriteTraceId"] = str(place)
+            body["objectWriteTraceId"] = trace = str(place)
+            places[trace] = place
         request = HttpRequest(
             method="POST", url=f"{native.path}/batch/{verb}", json={"inputs": list(bodies.values())}
         )
@@ -143,7 +144,7 @@ class Writer:
         prefix = self.url_prefix(native)
         ids = {body["id"]: place for place, body in bodies.items() if "id" in body}
         for row in answer.results:
-            place = _place(row.object_write_trace_id, bodies)
+            place = places.get(row.object_write_trace_id, -1)
             place = ids.get(row.id, -1) if place < 0 else place
             if place >= 0:
                 results[place] = WriteResult(
@@ -317,7 +318,7 @@ class Writer:
         """
         native = self.reader.natives[obj]
         results: Results = {}
-        for places in rounds({place: _match_key(write) for place, write in writes.items()}):
+        for places in rounds({place: match_key(write) for place, write in writes.items()}):
             some = {place: writes[place] for place in places}
             ids = await self._matching(obj, some, results)
             old = {place: _with_id(some[place], one) for place, one in ids.items() if one}
@@ -363,13 +364,7 @@ class Writer:
     async def archive(self, obj: Object, ids: Mapping[int, str]) -> Results:
         """Archives what is there. HubSpot answers 204 for a missing record too, so it is looked for first."""
         native = self.reader.natives[obj]
-        results: Results = {}
-        valid: dict[int, str] = {}
-        for place, remote_id in ids.items():
-            try:
-                valid[place] = self.driver.check_id(obj, remote_id)
-            except ValidationError as error:
-                results[place] = failed(error, remote_id)
+        valid, results = built(ids, partial(self.driver.check_id, obj))
         try:
             there = await self.reader.there(obj, valid.values(), Operation.DELETE)
             if there:
@@ -402,11 +397,6 @@ class Writer:
         return WriteResult(outcome=Outcome.APPLIED, remote_id=remote_id, url=url, was_created=was_created)
 
 
-def failed(error: CrmError, remote_id: str = "") -> WriteResult:
-    """The result that an error is."""
-    return WriteResult(outcome=error.outcome, remote_id=remote_id, error=error)
-
-
 def missing(operation: str) -> NotFound:
     """HubSpot itself does not say so."""
     return NotFound("The record is not there, or archived already.", provider="hubspot", operation=operation)
@@ -425,10 +415,6 @@ def _place(trace: Any, bodies: Mapping[int, Any]) -> int:
     """The place that a trace id names, -1 for none of ours."""
     place = int(trace) if isinstance(trace, str) and trace.isdecimal() and len(trace) < 10 else -1
     return place if place in bodies else -1
-
-
-def _match_key(write: Write) -> str:
-    return repr(sorted((path, str(value).strip().lower()) for path, value in write.match.items()))
 
 
 def _with_id(write: Write, remote_id: str) -> Write:

@@ -60,15 +60,9 @@ class Appointments(ContactLogs):
 
     async def list_appointments(self, since: str, cursor: str, limit: int) -> Page:
         if since:
-            problem = FieldError(
-                "since", "cannot be asked: Mindbody tells no time of change for appointments"
-            )
-            raise ValidationError(
-                "Appointments cannot be listed by change.",
-                provider=self.manifest.slug,
-                operation="list",
-                fields=(problem,),
-            )
+            problem = "cannot be asked: Mindbody tells no time of change for appointments"
+            text = "Appointments cannot be listed by change."
+            raise self.invalid(text, "since", problem, operation="list")
         today = datetime.now(UTC).astimezone(self.zone())
         names = {
             "startDate": (today - _BACK).date().isoformat(),

@@ -86,15 +86,8 @@ class Clients(Site):
         """searchText looks into names and e-mails; what comes is compared again."""
         known = [name for name in _SEARCHED if filter.equals.get(name)]
         if not known and not filter.text:
-            problem = FieldError(
-                "filter", f"needs one of {', '.join(_SEARCHED)}; Mindbody cannot search by phone"
-            )
-            raise ValidationError(
-                "Mindbody cannot search so.",
-                provider=self.manifest.slug,
-                operation="search",
-                fields=(problem,),
-            )
+            problem = f"needs one of {', '.join(_SEARCHED)}; Mindbody cannot search by phone"
+            raise self.invalid("Mindbody cannot search so.", "filter", problem, operation="search")
         text = filter.text or str(filter.equals[known[0]])
         return msgspec.structs.replace(filter, text=text.split()[-1] if known[:1] == ["FullName"] else text)
 

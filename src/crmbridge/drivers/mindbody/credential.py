@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from crmbridge.core.manifest import Setting
+from crmbridge.toolkit.forms import address, zone
 
 __all__ = ["SETTINGS"]
 
@@ -35,12 +36,10 @@ SETTINGS = (
         is_secret=True,
         is_required=False,
     ),
-    Setting(
-        name="time_zone",
-        label="Time zone of the site",
-        help="An IANA zone, where the site's own is missing or wrong: Mindbody's times are local to the site.",
+    zone(
+        "site",
+        "An IANA zone, where the site's own is missing or wrong: Mindbody's times are local to the site.",
         is_required=False,
-        pattern=r"[A-Za-z_]+(/[A-Za-z0-9_+-]+){0,2}",
         example="America/Los_Angeles",
     ),
     Setting(
@@ -80,12 +79,8 @@ SETTINGS = (
         pattern=r"[1-9][0-9]{2,6}",
         default="1000",
     ),
-    Setting(
-        name="base_url",
-        label="Address",
-        help="https://api.mindbodyonline.com/public/v6, for live sites and the sandbox alike.",
-        kind="url",
-        pattern=r"https?://[^\s?#@]{3,300}",
-        default="https://api.mindbodyonline.com/public/v6",
+    address(
+        "https://api.mindbodyonline.com/public/v6",
+        "https://api.mindbodyonline.com/public/v6, for live sites and the sandbox alike.",
     ),
 )

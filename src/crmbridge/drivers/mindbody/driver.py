@@ -9,19 +9,17 @@ against a live site.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
-from zoneinfo import available_timezones
 
 import msgspec
 
 from crmbridge.core.driver import Proof, refuse
-from crmbridge.core.errors import AuthError, FieldError, Fix, NotConfigured, ValidationError
+from crmbridge.core.errors import AuthError
 from crmbridge.core.manifest import Auth, AuthKind, Budget, BudgetKind, Manifest, Paging, PagingKind
 from crmbridge.core.operations import DeleteLevel, Operation
 from crmbridge.core.records import FieldFact, Filter, Object, Page, Record, Write, WriteResult
-from crmbridge.core.wire import HttpRequest, HttpResponse
+from crmbridge.core.wire import HttpResponse
 from crmbridge.drivers.mindbody import shapes
 from crmbridge.drivers.mindbody.appointments import AT_ONCE, Appointments
 from crmbridge.drivers.mindbody.clients import REQUIRED_FACT, Clients
@@ -30,7 +28,6 @@ from crmbridge.drivers.mindbody.fields import FIELDS
 from crmbridge.drivers.mindbody.objects import CLIENTS, DOCS, LOGS, OBJECTS, without_staff
 from crmbridge.drivers.mindbody.site import total
 from crmbridge.toolkit import paging
-from crmbridge.toolkit.auth import SecretRef
 from crmbridge.toolkit.formats import moment_text
 from crmbridge.toolkit.schema import field_facts
 
@@ -78,7 +75,6 @@ _KEY_ALONE = Auth(kind=AuthKind.API_KEY, secret="api_key", header="Api-Key")  # 
 _FILL_IN = (
     "a staff user: fill in the staff user name and password, else clients are created and nothing is read"
 )
-_MOST_NAMES = 300
 
 
 @lru_cache(maxsize=64)
@@ -105,43 +101,6 @@ class Mindbody(Clients, Appointments):
 
     # -- connecting ----------------------------------------------------------------------------------------
 
-    async def sign_in(self) -> dict[str, Any]:
-        """The staff user's token, good until ``Expires``. Raises AuthError when Mindbody refuses the login."""
-        user = self.setting("staff_username")
-        if not user:
-            raise NotConfigured(
-                "This connection has no staff user.",
-                provider=self.manifest.slug,
-                operation="sign_in",
-                fields=(FieldError("staff_username", "is missing"),),
-                fix=Fix(
-                    "fill_in", "Fill in the staff user name and password, and test the connection again."
-                ),
-            )
-        body = {"Username": user, "Password": SecretRef("staff_password")}
-        try:
-            tree = await self.exchange_json(
-                HttpRequest(method="POST", url="/usertoken/issue", json=body), operation="sign_in"
-            )
-        except AuthError as error:
-            error.subcode = "invalid_credentials" if error.subcode == "expired" else error.subcode
-            raise
-        token = tree.get("AccessToken") if isinstance(tree, dict) else None
-        if not isinstance(token, str) or not token:
-            raise self.unexpected("no token to a sign-in", Operation.GET, is_write=False)
-        answer: dict[str, Any] = {"access_token": token}
-        if seconds := _seconds_until(tree.get("Expires")):
-            answer["expires_in"] = seconds
-        return answer
-
-    async def revoke(self) -> bool:
-        """Revokes the staff user's token. The key and the password are the site's to take away."""
-        if not self.access.secrets.get("access_token"):
-            return False
-        request = HttpRequest(method="DELETE", url="/usertoken/revoke")
-        await self.exchange(request, operation="revoke", is_write=True)
-        return True
-
     async def test_connection(self) -> Proof:
         """Proves key and site by the locations, and the staff user's right by a page of clients.
 
@@ -149,14 +108,14 @@ class Mindbody(Clients, Appointments):
         name.
         """
         locations = [row async for row in self.rows("/site/locations", "Locations", {})]
-        facts = {"Location": _named(locations)}
+        facts = {"Location": shapes.named(locations)}
         site_id, account = self.setting("site_id"), ""
         async for site in self.rows("/site/sites", "Sites", {"siteIds": site_id}):
             if str(site.get("Id")) == site_id:
                 account = str(site.get("Name") or "")[:200]
-                facts |= _site_facts(site)
+                facts |= shapes.site_facts(site)
         facts[REQUIRED_FACT] = ",".join(await self.required_fields())
-        facts["SessionType"] = _named(
+        facts["SessionType"] = shapes.named(
             [row async for row in self.rows("/site/sessiontypes", "SessionTypes", {})]
         )
         missing, warnings = [], []
@@ -221,15 +180,8 @@ class Mindbody(Clients, Appointments):
         else:
             start = filter.equals.get("StartDateTime")
             if not start or filter.text:
-                problem = FieldError(
-                    "filter", "needs a start; Mindbody searches appointments by nothing else"
-                )
-                raise ValidationError(
-                    "Mindbody cannot search so.",
-                    provider=self.manifest.slug,
-                    operation="search",
-                    fields=(problem,),
-                )
+                problem = "needs a start; Mindbody searches appointments by nothing else"
+                raise self.invalid("Mindbody cannot search so.", "filter", problem, operation="search")
             names = shapes.days_around(start, self.zone(), "appointment.start_at")
             page = await self._page(Operation.SEARCH, obj, names, {}, cursor, filter.limit)
         page.records = [one for one in page.records if self._is_match(one, filter.equals)]
@@ -293,25 +245,3 @@ class Mindbody(Clients, Appointments):
         if write.operation is not Operation.CREATE:
             return await super()._find(write)
         return await (self.find_log(write) if write.object in LOGS else self.find_booked(write))
-
-
-def _seconds_until(text: Any) -> int:
-    """Seconds until a UTC moment, 0 for an unreadable or past one."""
-    moment = moment_text(text)
-    left = (datetime.fromisoformat(moment) - datetime.now(UTC)).total_seconds() if moment else 0
-    return max(0, int(min(left, timedelta(days=7).total_seconds())))
-
-
-def _named(rows: Any) -> str:
-    """Number → name as a JSON text, at most 300 of them."""
-    named = {str(row["Id"]): str(row.get("Name") or "")[:100] for row in rows if row.get("Id") is not None}
-    return msgspec.json.encode(dict(list(named.items())[:_MOST_NAMES])).decode()
-
-
-def _site_facts(site: Mapping[str, Any]) -> dict[str, str]:
-    """The zone, if it is one of the IANA list (what Mindbody writes there is UNCONFIRMED), and the country."""
-    zone, country = str(site.get("TimeZone") or ""), str(site.get("CountryCode") or "")
-    facts = {"time_zone": zone} if zone in available_timezones() else {}
-    if len(country) == 2 and country.isalpha():
-        facts["country"] = country.upper()
-    return facts

@@ -46,8 +46,8 @@ class EmulatedLogs(EmulatedSite):
         client, (first, last) = self.client_of(self.one(call, "clientId")), self.window(call)
         rows = [
             self._log(row)
-            for row in self.logs
-            if row.fields["client"] == client.id and first <= self._made(row).date() <= last
+            for row in sorted(self.logs.find("client", client.id), key=lambda row: row.id)
+            if first <= self._made(row).date() <= last
         ]
         return self.page(call, "ContactLogs", rows)
 

@@ -51,6 +51,9 @@ class MindbodyEmulator(EmulatedLogs):
         super().seed()
         self._recent: dict[str, datetime] = {}
         self.clients.index("Id")
+        self.clients.index("Email", lambda value: str(value).casefold())
+        self.logs.index("client")
+        self.appointments.index("ClientId")
         person = {"FirstName": "Seeded", "LastName": "Person", "Email": "seed@example.net"}
         self._insert_client({**person, "MobilePhone": "(310) 555-0100"})
 
@@ -83,7 +86,9 @@ class MindbodyEmulator(EmulatedLogs):
                 and (since is None or row.updated_at.replace(tzinfo=None) >= since)
             )
 
-        return self.page(call, "Clients", [self._shown(row) for row in self.clients if fits(row)])
+        named = [row for one in sorted(ids) for row in self.clients.find("Id", one, with_archived=True)]
+        some = sorted(named, key=lambda row: row.id) if ids else self.clients
+        return self.page(call, "Clients", [self._shown(row) for row in some if fits(row)])
 
     @route("GET", "/client/clientduplicates", operation="clients.duplicates")
     def list_duplicates(self, call: Incoming) -> HttpResponse:
@@ -137,7 +142,8 @@ class MindbodyEmulator(EmulatedLogs):
     def _twins(self, given: dict[str, Any], own: int) -> Iterator[Row[int]]:
         """Same first name, last name and e-mail: all three, by any case."""
         wanted = [str(given.get(name) or "").casefold() for name in ("FirstName", "LastName", "Email")]
-        for row in self.clients if all(wanted) else ():
+        alike = self.clients.find("Email", wanted[2], with_archived=True) if all(wanted) else []
+        for row in sorted(alike, key=lambda row: row.id):
             have = [str(row.fields.get(name) or "").casefold() for name in ("FirstName", "LastName", "Email")]
             if have == wanted and row.id != own:
                 yield row
@@ -206,9 +212,10 @@ class MindbodyEmulator(EmulatedLogs):
         self.need_staff(call)
         ids, first, last = self.asked(call, "appointmentIds"), *self.window(call)
         client = self.one(call, "clientId")
+        theirs = self.appointments.find("ClientId", client, with_archived=True)
         rows = [
             self._appointment(row)
-            for row in self.appointments
+            for row in (sorted(theirs, key=lambda row: row.id) if client else self.appointments)
             if (not ids or str(row.id) in ids)
             and first <= datetime.fromisoformat(row.fields["StartDateTime"]).date() <= last
             and client in ("", row.fields["ClientId"])

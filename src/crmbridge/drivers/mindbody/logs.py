@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
-import msgspec
-
-from crmbridge.core.errors import FieldError, NotConfigured, NotFound, ValidationError
+from crmbridge.core.errors import NotConfigured, NotFound
 from crmbridge.core.operations import DeleteLevel, Operation, Outcome
 from crmbridge.core.records import Object, Record, Write, WriteResult
 from crmbridge.core.wire import HttpRequest
@@ -65,10 +63,8 @@ class ContactLogs(Site):
                 del body["Comments"]
             return HttpRequest(method="POST", url="/client/updatecontactlog", json=body)
         if not body.get("Text"):
-            problem = FieldError(
-                f"{write.object.value}.Text", "is required: a contact log without a text says nothing"
-            )
-            raise ValidationError("The text is missing.", provider=self.manifest.slug, fields=(problem,))
+            problem = "is required: a contact log without a text says nothing"
+            raise self.invalid("The text is missing.", f"{write.object.value}.Text", problem)
         body = {"ClientId": client_id, "ContactMethod": _METHOD[write.object], **body}
         body["Comments"] = shapes.comments({**about, "Ref": self.mark(write)})
         staff = self.number_setting("staff_id")
@@ -76,12 +72,11 @@ class ContactLogs(Site):
             body.setdefault("AssignedToStaffId", staff)
         return HttpRequest(method="POST", url="/client/addcontactlog", json=body)
 
-    # Values go out behind their labels; an echo may come without.
-    def redactor_for(self, request: HttpRequest) -> Callable[[str], str]:
+    # Values go out behind their labels.
+    def bare_texts(self, request: HttpRequest) -> list[str]:
         body = request.json if isinstance(request.json, dict) else {}
         lines = [str(one.get("Text") if isinstance(one, dict) else one) for one in body.get("Comments") or ()]
-        bare = [line.partition(": ")[2] for line in lines]
-        return super().redactor_for(msgspec.structs.replace(request, query={**request.query, "bare": bare}))
+        return [line.partition(": ")[2] for line in lines]
 
     async def create_log(self, write: Write) -> WriteResult:
         unique_id = self.linked_client(write)
@@ -126,6 +121,6 @@ class ContactLogs(Site):
         """The unique id of the client that a write belongs to. Raises ValidationError."""
         unique_id = write.links.get("customer") or write.links.get("lead", "")
         if not unique_id:
-            problem = FieldError("links.customer", f"is required: a {write.object.value} belongs to a client")
-            raise ValidationError("A link is missing.", provider=self.manifest.slug, fields=(problem,))
+            problem = f"is required: a {write.object.value} belongs to a client"
+            raise self.invalid("A link is missing.", "links.customer", problem)
         return unique_id

@@ -82,6 +82,10 @@ def _client_spec(only: dict[str, str], **more: Any) -> ObjectSpec:
         },
         required=("FirstName", "LastName"),
         idempotency=Idempotency(kind=IdempotencyKind.NATURAL_KEY),
+        doubts={
+            Operation.CREATE: "no such client is found and it has no e-mail (Mindbody then allows a second one), or "
+            "the connection has no staff user, without whom nothing can be read"
+        },
     )
 
 
@@ -106,7 +110,7 @@ def _log_spec(native: str) -> ObjectSpec:
         delete_level=DeleteLevel.HARD,
         erase_level=DeleteLevel.HARD,
         # Our mark stands in a comment, find_written looks for it.
-        idempotency=Idempotency(kind=IdempotencyKind.NATURAL_KEY, field="about.Ref"),
+        idempotency=Idempotency(kind=IdempotencyKind.MARK, field="about.Ref"),
     )
 
 
@@ -151,7 +155,7 @@ OBJECTS = {
         required=("StartDateTime", "SessionType", "Staff", "Location"),
         delete_level=DeleteLevel.SOFT,
         # PartnerExternalId holds our mark; there is no filter for it, find_written looks through the days around.
-        idempotency=Idempotency(kind=IdempotencyKind.NATURAL_KEY, field="PartnerExternalId"),
+        idempotency=Idempotency(kind=IdempotencyKind.MARK, field="PartnerExternalId"),
     ),
     Object.NOTE: _log_spec("contact log"),
     Object.CASE: _log_spec("contact log to follow up"),

@@ -9,7 +9,9 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
+
+import msgspec
 
 from crmbridge.core.errors import FieldError, ValidationError
 from crmbridge.core.records import Object
@@ -23,9 +25,12 @@ __all__ = [
     "comments",
     "local",
     "log",
+    "named",
+    "site_facts",
     "to_utc",
 ]
 
+_MOST_NAMES = 300
 PHONES = ("MobilePhone", "HomePhone", "WorkPhone")
 # What a CRM has no business with: cards, pictures, alerts, waivers, memberships. Dropped here, unread.
 _KEPT = frozenset(
@@ -203,3 +208,18 @@ def _refused(place: str, problem: str) -> ValidationError:
         provider="mindbody",
         fields=(FieldError(place, problem),),
     )
+
+
+def named(rows: Any) -> str:
+    """Number → name as a JSON text, at most 300 of them."""
+    named = {str(row["Id"]): str(row.get("Name") or "")[:100] for row in rows if row.get("Id") is not None}
+    return msgspec.json.encode(dict(list(named.items())[:_MOST_NAMES])).decode()
+
+
+def site_facts(site: Mapping[str, Any]) -> dict[str, str]:
+    """The zone, if it is one of the IANA list (what Mindbody writes there is UNCONFIRMED), and the country."""
+    zone, country = str(site.get("TimeZone") or ""), str(site.get("CountryCode") or "")
+    facts = {"time_zone": zone} if zone in available_timezones() else {}
+    if len(country) == 2 and country.isalpha():
+        facts["country"] = country.upper()
+    return facts

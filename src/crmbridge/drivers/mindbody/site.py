@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -13,7 +14,6 @@ from crmbridge.core.errors import (
     AuthError,
     Conflict,
     CrmError,
-    FieldError,
     Fix,
     NotConfigured,
     NotFound,
@@ -26,6 +26,8 @@ from crmbridge.core.records import Object
 from crmbridge.core.wire import HttpRequest, HttpResponse
 from crmbridge.toolkit import failures
 from crmbridge.toolkit.auth import SecretRef
+from crmbridge.toolkit.filling import zone_named
+from crmbridge.toolkit.formats import moment_text
 from crmbridge.toolkit.rest import RestDriver
 
 __all__ = ["CODES", "EVER", "MOST", "Site", "refusal_in_batch", "total"]
@@ -82,11 +84,6 @@ CODES: dict[str, failures.StatusRule] = {
 class Site(RestDriver):
     """What every call to a site needs."""
 
-    def setting(self, name: str) -> str:
-        """A setting, or its default."""
-        default = next((one.default for one in self.manifest.settings if one.name == name), "")
-        return self.access.settings.get(name) or default
-
     def number_setting(self, name: str) -> int | None:
         """A setting that is a number; None when it is empty or none."""
         text = self.setting(name)
@@ -109,18 +106,7 @@ class Site(RestDriver):
     def zone(self) -> ZoneInfo:
         """The site's zone: the setting, else the fact that the test learned. Raises NotConfigured."""
         name = self.setting("time_zone") or self.access.facts.get("time_zone", "")
-        try:
-            return ZoneInfo(name)
-        except (KeyError, ValueError, OSError):
-            problem = FieldError(
-                "time_zone", "is missing, or no zone of the IANA list, such as America/Los_Angeles"
-            )
-            raise NotConfigured(
-                "The site's time zone is not known, so no time can be converted.",
-                provider=self.manifest.slug,
-                fields=(problem,),
-                fix=Fix("fill_in", "Fill in the time zone of the site in this connection's settings."),
-            ) from None
+        return zone_named(name, self.manifest.slug)
 
     def names(self, kind: str) -> dict[str, str]:
         """Number → name of the site's SessionType or Location, as the last test learned them."""
@@ -128,6 +114,34 @@ class Site(RestDriver):
             return msgspec.json.decode(self.access.facts.get(kind, "{}"), type=dict[str, str])
         except msgspec.MsgspecError:
             return {}
+
+    # -- the staff user's token ------------------------------------------------------------------------------
+
+    async def sign_in(self) -> dict[str, Any]:
+        """The staff user's token, good until ``Expires``. Raises NotConfigured, AuthError when Mindbody refuses."""
+        body = {"Username": self.needed("staff_username"), "Password": SecretRef("staff_password")}
+        try:
+            tree = await self.exchange_json(
+                HttpRequest(method="POST", url="/usertoken/issue", json=body), operation="sign_in"
+            )
+        except AuthError as error:
+            error.subcode = "invalid_credentials" if error.subcode == "expired" else error.subcode
+            raise
+        token = tree.get("AccessToken") if isinstance(tree, dict) else None
+        if not isinstance(token, str) or not token:
+            raise self.unexpected("no token to a sign-in", Operation.GET, is_write=False)
+        answer: dict[str, Any] = {"access_token": token}
+        if seconds := _seconds_until(tree.get("Expires")):
+            answer["expires_in"] = seconds
+        return answer
+
+    async def revoke(self) -> bool:
+        """Revokes the staff user's token. The key and the password are the site's to take away."""
+        if not self.access.secrets.get("access_token"):
+            return False
+        request = HttpRequest(method="DELETE", url="/usertoken/revoke")
+        await self.exchange(request, operation="revoke", is_write=True)
+        return True
 
     # -- lists ---------------------------------------------------------------------------------------------
 
@@ -174,10 +188,7 @@ class Site(RestDriver):
 
     def error_from(self, response: HttpResponse, operation: str, is_write: bool) -> CrmError | None:
         """``{Error: {Message, Code}}``, by code before status; some 500s have a ``Message`` alone."""
-        try:
-            tree = response.json() if response.body else None
-        except (msgspec.MsgspecError, UnicodeError, RecursionError):
-            return None
+        tree = failures.tree_or_none(response)
         told = tree.get("Error") if isinstance(tree, dict) else None
         is_fine = 200 <= response.status < 300
         if not isinstance(told, dict):
@@ -230,3 +241,10 @@ def total(tree: Any, otherwise: int) -> int:
     told = tree.get("PaginationResponse") if isinstance(tree, dict) else None
     number = told.get("TotalResults") if isinstance(told, dict) else None
     return number if isinstance(number, int) and not isinstance(number, bool) else otherwise
+
+
+def _seconds_until(text: Any) -> int:
+    """Seconds until a UTC moment, 0 for an unreadable or past one."""
+    moment = moment_text(text)
+    left = (datetime.fromisoformat(moment) - datetime.now(UTC)).total_seconds() if moment else 0
+    return max(0, int(min(left, timedelta(days=7).total_seconds())))

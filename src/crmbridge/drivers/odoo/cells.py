@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -28,8 +29,10 @@ __all__ = [
     "flat",
     "groups",
     "mark",
+    "mark_text",
     "names_in",
     "native_from",
+    "opened",
     "row_cells",
     "says",
 ]
@@ -66,6 +69,7 @@ _PLAIN = {
 """Columns without a default and not derived from others, as long as the record is not linked to a contact."""
 _DERIVING = ("partner_id/.id", "parent_id/.id")
 _SAFE_NAME = re.compile(r"[A-Za-z0-9-]{1,100}")
+_PLACE = attrgetter("place")
 _NO_TITLE = "Lead"  # the default of fields.toml
 _MOMENT = "%Y-%m-%d %H:%M:%S"
 _STATE_SUFFIX = re.compile(r" \([A-Z]{2}\)$")
@@ -85,6 +89,13 @@ def mark(prefix: str, target_id: str) -> tuple[str, str]:
     if _SAFE_NAME.fullmatch(target_id):
         return _module(prefix), f"w_{target_id}"
     return _module(prefix), f"w_{hashlib.sha256(target_id.encode()).hexdigest()[:40]}"
+
+
+def mark_text(prefix: str, target_id: str) -> str:
+    """The same as one text, the way ``load`` takes it."""
+    if _SAFE_NAME.fullmatch(target_id):
+        return f"{_module(prefix)}.w_{target_id}"
+    return ".".join(mark(prefix, target_id))
 
 
 @lru_cache(maxsize=1024)
@@ -123,6 +134,23 @@ def row_cells(paths: Mapping[str, Any], tags: Mapping[tuple[str, str], int | str
     if state and "(" not in state and len(cells.get("country_id", "")) == 2:
         cells["state_id"] = f"{state} ({cells['country_id'].upper()})"
     return cells
+
+
+def opened(fields: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    """:func:`flat`, and whether it is a row already: texts, in columns of their own name that need no other."""
+    is_text = True
+    for value in fields.values():
+        kind = type(value)
+        if kind is not str:
+            if kind is dict:
+                return flat(fields), False
+            is_text = False
+    return dict(fields), is_text and _is_plain(tuple(fields))
+
+
+@lru_cache(maxsize=1024)
+def _is_plain(columns: tuple[str, ...]) -> bool:
+    return "state_id" not in columns and not any("." in column for column in columns)
 
 
 def complete(obj: Object, row: dict[str, str]) -> None:
@@ -173,13 +201,22 @@ def _cell(value: Any) -> str:
 def groups(model: str, rows: Sequence[Row], *, fill: bool) -> list[tuple[list[str], list[Row]]]:
     """Rows by equal columns, in order of appearance; ``fill`` lets plain columns be empty cells."""
     plain = _PLAIN.get(model, frozenset()) if fill else frozenset()
-    used = {column for row in rows for column in row.cells} & plain
-    found: dict[frozenset[str], list[Row]] = {}
+    alike: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
-        if used and not any(column in row.cells for column in _DERIVING):
-            for column in used - row.cells.keys():
-                row.cells[column] = ""
-        found.setdefault(frozenset(row.cells), []).append(row)
+        columns = tuple(row.cells)
+        if (some := alike.get(columns)) is None:
+            some = alike[columns] = []
+        some.append(row)
+    used = plain.intersection(set[str]().union(*alike))
+    found: dict[frozenset[str], list[Row]] = {}
+    for columns, some in alike.items():
+        empty = used.difference(columns) if used and not any(one in columns for one in _DERIVING) else ()
+        for row in some if empty else ():
+            row.cells |= dict.fromkeys(empty, "")
+        found.setdefault(frozenset((*columns, *empty)), []).extend(some)
+    if len(found) < len(alike):  # rows of several spellings came together: back into their order
+        for members in found.values():
+            members.sort(key=_PLACE)
     return [(list(members[0].cells), members) for members in found.values()]
 
 

@@ -26,64 +26,20 @@ from crmbridge.core.manifest import (
     AuthKind,
     Budget,
     BudgetKind,
-    Idempotency,
-    IdempotencyKind,
     Manifest,
-    ObjectSpec,
-    Setting,
     Verification,
 )
-from crmbridge.core.operations import COMPOSED, FULL, LIMITED, NOT_YET, DeleteLevel, Operation, Support
+from crmbridge.core.operations import DeleteLevel, Operation
 from crmbridge.core.records import FieldFact, Filter, Object, Page, Record, Write, WriteResult
-from crmbridge.drivers.odoo import domains, messages, recency, schema
+from crmbridge.drivers.odoo import domains, recency, schema
+from crmbridge.drivers.odoo.credential import SETTINGS
 from crmbridge.drivers.odoo.loading import MOST_ROWS
+from crmbridge.drivers.odoo.objects import OBJECTS
 from crmbridge.drivers.odoo.reading import Reader
 from crmbridge.drivers.odoo.rpc import OdooRpc
 from crmbridge.drivers.odoo.writing import Writer
 
 __all__ = ["MANIFEST", "Odoo"]
-
-_RECORDS: dict[Operation, Support] = {
-    Operation.DESCRIBE: FULL,
-    Operation.SEARCH: FULL,
-    Operation.GET: FULL,
-    Operation.LIST: FULL,
-    Operation.CREATE: FULL,
-    Operation.UPDATE: FULL,
-    Operation.UPSERT: COMPOSED("a search for the match, then load"),
-    Operation.DELETE: FULL,
-    Operation.ERASE: FULL,
-    Operation.CHANGES: NOT_YET("Odoo has no change feed; polling by write_date comes in a later version"),
-}
-_OWN = LIMITED("Odoo lets only a message's author (or an administrator) change or delete it")
-_MESSAGES: dict[Operation, Support] = {
-    **_RECORDS,
-    Operation.CREATE: LIMITED("needs a link to a customer, lead, deal or appointment to stand on"),
-    Operation.UPDATE: _OWN,
-    Operation.UPSERT: NOT_YET("messages have no natural key"),
-    Operation.DELETE: _OWN,
-    Operation.ERASE: _OWN,
-}
-_NO_CASE = NOT_YET("cases are the Helpdesk app of Odoo Enterprise, which this driver does not know yet")
-_BATCHED = (Operation.CREATE, Operation.UPDATE, Operation.UPSERT, Operation.DELETE, Operation.ERASE)
-_MARK = Idempotency(kind=IdempotencyKind.EXTERNAL_ID, field="id")
-
-
-def _spec(native: str, operations: dict[Operation, Support], **more: Any) -> ObjectSpec:
-    return ObjectSpec(
-        native=native,
-        updated_field="write_date",
-        operations=operations,
-        batch={each: MOST_ROWS for each in _BATCHED if operations[each].is_usable},
-        delete_level=DeleteLevel.HARD,
-        erase_level=DeleteLevel.HARD,
-        idempotency=_MARK,
-        **more,
-    )
-
-
-_KEYS = ("email_from", "phone")
-_CONTACT_LINK = {Object.CUSTOMER: "partner_id.id"}
 
 MANIFEST = Manifest(
     slug="odoo",
@@ -95,64 +51,9 @@ MANIFEST = Manifest(
     ),
     read_on="2026-11-22",
     auth=Auth(kind=AuthKind.BEARER, secret="api_key", user="username"),  # noqa: S106 - the name of a setting
-    settings=(
-        Setting(
-            name="url",
-            label="URL",
-            kind="url",
-            example="https://mycompany.odoo.com",
-            help="The address of the Odoo server, without a path.",
-        ),
-        Setting(
-            name="database",
-            label="Database",
-            example="mycompany",
-            help="The database's name; on odoo.com usually the first part of the address.",
-        ),
-        Setting(
-            name="username",
-            label="User name",
-            example="crm@mycompany.com",
-            help="The login of the user who owns the key. He needs rights in CRM, Contacts and Calendar.",
-        ),
-        Setting(
-            name="api_key",
-            label="API key",
-            is_secret=True,
-            help="Preferences > Security > New API key. Before Odoo 19 the password works too. Keys of "
-            "ordinary users expire after 90 days at most.",
-        ),
-    ),
+    settings=SETTINGS,
     base_url="{url}",
-    objects={
-        Object.CUSTOMER: _spec(
-            "res.partner",
-            {**_RECORDS, Operation.LOOKUP: FULL},
-            natural_keys=("email", "phone"),
-            required=("name",),
-        ),
-        Object.LEAD: _spec("crm.lead", _RECORDS, natural_keys=_KEYS, links=_CONTACT_LINK, required=("name",)),
-        Object.DEAL: _spec("crm.lead", _RECORDS, links=_CONTACT_LINK, required=("name",)),
-        Object.APPOINTMENT: _spec(
-            "calendar.event",
-            _RECORDS,
-            links={
-                Object.CUSTOMER: "partner_ids.id",
-                Object.LEAD: "opportunity_id.id",
-                Object.DEAL: "opportunity_id.id",
-            },
-            required=("name", "start"),
-        ),
-        Object.NOTE: _spec(
-            "mail.message", _MESSAGES, links=dict.fromkeys(messages.CARRIERS, "res_id"), required=("body",)
-        ),
-        Object.ACTIVITY: _spec(
-            "mail.message",
-            {**_MESSAGES, Operation.UPDATE: NOT_YET("an activity is written once")},
-            links=dict.fromkeys(messages.CARRIERS, "res_id"),
-        ),
-        Object.CASE: ObjectSpec(native="helpdesk.ticket", operations=dict.fromkeys(Operation, _NO_CASE)),
-    },
+    objects=OBJECTS,
     budgets=(
         Budget(
             kind=BudgetKind.CONCURRENT,

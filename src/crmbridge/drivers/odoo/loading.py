@@ -7,6 +7,7 @@ them. It stops looking after about ten bad rows, so this may take several rounds
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from crmbridge.core.errors import (
@@ -56,7 +57,7 @@ class Loader:
                     answers |= {row.place: _not_sent(self.purpose) for row in part}
                     continue
                 answers |= await self._load_equal(model, columns, part)
-                stopped = any(_stops(answers[row.place]) for row in part)
+                stopped = any(map(_stops, [answers[row.place] for row in part]))
         return answers
 
     async def _load_equal(
@@ -73,16 +74,16 @@ class Loader:
                     is_write=True,
                     context={"active_test": False} if ".id" in columns else None,
                     fields=columns,
-                    data=[[row.cells[column] for column in columns] for row in left],
+                    data=_cells(columns, left),
                 )
                 ids, problems = self._read(answer, left)
             except CrmError as error:
                 answers |= {row.place: error for row in left}
                 break
-            for row, remote_id in zip(left, ids, strict=True) if ids else ():
-                row.remote_id = str(remote_id)
-                answers[row.place] = None
             if ids:
+                for row, remote_id in zip(left, map(str, ids), strict=True):
+                    row.remote_id = remote_id
+                    answers[row.place] = None
                 break
             answers |= {left[index].place: error for index, error in problems.items()}
             left = [row for index, row in enumerate(left) if index not in problems]
@@ -92,11 +93,7 @@ class Loader:
         """The ids, or an error per row index (never neither). Raises UnexpectedResponse."""
         ids = answer.get("ids") if isinstance(answer, dict) else None
         said = answer.get("messages") if isinstance(answer, dict) else None
-        if (
-            isinstance(ids, list)
-            and len(ids) == len(rows)
-            and all(isinstance(item, int) and item for item in ids)
-        ):
+        if isinstance(ids, list) and len(ids) == len(rows) and all(ids) and set(map(type, ids)) == {int}:
             return ids, {}
         if ids is not False or not isinstance(said, list):
             raise UnexpectedResponse(
@@ -144,16 +141,14 @@ class Loader:
                 fields.append(FieldError(name, words))
         return ValidationError(words, provider="odoo", operation=self.purpose, fields=tuple(fields))
 
-    async def tags(self, paths: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], int]:
+    async def tags(self, paths: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], int]:
         """Ids of all tags that these records name, by (field, name); tags not there yet are made."""
         wanted: dict[str, dict[str, None]] = {}
-        for fields in paths:
-            for path, value in fields.items():
-                if "." not in path:
-                    continue
-                field, _, part = path.partition(".")
-                if part == "name" and field in NAMED:
-                    wanted.setdefault(field, {}).update(dict.fromkeys(names_in(value)))
+        named = {f"{field}.name": field for field in NAMED}
+        for path in named.keys() & set[str]().union(*paths):
+            for fields in paths:
+                if path in fields:
+                    wanted.setdefault(named[path], {}).update(dict.fromkeys(names_in(fields[path])))
         found: dict[tuple[str, str], int] = {}
         for field, names in wanted.items():
             found |= await self._tags(field, list(names))
@@ -189,6 +184,14 @@ class Loader:
             order="id desc",
         )
         return {(field, row["name"]): row["id"] for row in rows}
+
+
+def _cells(columns: list[str], rows: Sequence[Row]) -> list[Any]:
+    """The cells of these columns, row by row."""
+    if len(columns) == 1:
+        return [[row.cells[columns[0]]] for row in rows]
+    pick = itemgetter(*columns)
+    return [pick(row.cells) for row in rows]
 
 
 def _stops(error: CrmError | None) -> bool:

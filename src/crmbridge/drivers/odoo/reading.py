@@ -107,7 +107,11 @@ class Reader:
 
     def record_url(self, obj: Object, remote_id: str) -> str:
         """An address that opens the record in every version."""
-        return f"{self.rpc.url}/mail/view?model={self.manifest.objects[obj].native}&res_id={remote_id}"
+        return self.url_prefix(obj) + remote_id
+
+    def url_prefix(self, obj: Object) -> str:
+        """What stands before the id in such an address."""
+        return f"{self.rpc.url}/mail/view?model={self.manifest.objects[obj].native}&res_id="
 
 
 def odd(purpose: str) -> UnexpectedResponse:

@@ -12,6 +12,7 @@ from crmbridge.core.records import Object, Write, WriteResult
 from crmbridge.drivers.odoo import cells, domains, messages, schema
 from crmbridge.drivers.odoo.loading import Loader
 from crmbridge.drivers.odoo.reading import Reader, odd
+from crmbridge.toolkit.batches import failed, match_key, rounds
 
 __all__ = ["Writer"]
 
@@ -47,17 +48,22 @@ class Writer:
             ids = {place: write.remote_id for place, write in writes.items()}
             if first.operation is Operation.UPSERT:
                 ids = await self._matching(first.object, writes, results)
-            paths = {place: cells.flat(write.fields) for place, write in writes.items()}
-            tags = await loader.tags(fields for place, fields in paths.items() if place not in results)
+            given = {place: cells.opened(write.fields) for place, write in writes.items()}
+            named = [
+                paths for place, (paths, is_text) in given.items() if not is_text and place not in results
+            ]
+            tags = await loader.tags(named) if named else {}
         except CrmError as error:
             return {place: failed(error, write.remote_id) for place, write in writes.items()}
         rows: list[cells.Row] = []
-        for place in writes.keys() - results.keys():
+        for place, write in writes.items():
+            if place in results:
+                continue
             try:
-                rows.append(self.row(writes[place], place, paths[place], tags, ids[place]))
+                rows.append(self.row(write, place, *given[place], tags, ids[place]))
             except CrmError as error:
-                results[place] = failed(error, writes[place].remote_id)
-        return results | await self._load(loader, writes, sorted(rows, key=lambda row: row.place))
+                results[place] = failed(error, write.remote_id)
+        return results | await self._load(loader, writes, rows)
 
     async def _load(
         self, loader: Loader, writes: dict[int, Write], rows: list[cells.Row]
@@ -67,11 +73,22 @@ class Writer:
             some = [row for row in rows if row.was_created is is_new]
             if not some:
                 continue
-            answers = await loader.load(self.model(writes[some[0].place].object), some, fill=is_new)
+            first = writes[some[0].place]
+            answers = await loader.load(self.model(first.object), some, fill=is_new)
+            was_created = None if first.operation is Operation.UPDATE else is_new
+            prefix = self.reader.url_prefix(first.object)
             for row in some:
-                write = writes[row.place]
-                error = await self._settled(write, row, answers[row.place])
-                results[row.place] = failed(error, row.remote_id) if error else self._applied(write, row)
+                if (error := answers[row.place]) is not None:
+                    error = await self._settled(writes[row.place], row, error)
+                if error is not None:
+                    results[row.place] = failed(error, row.remote_id)
+                    continue
+                results[row.place] = WriteResult(
+                    outcome=Outcome.APPLIED,
+                    remote_id=row.remote_id,
+                    url=prefix + row.remote_id,
+                    was_created=was_created,
+                )
         return results
 
     def row(
@@ -79,23 +96,27 @@ class Writer:
         write: Write,
         place: int,
         paths: dict[str, Any],
+        is_text: bool,
         tags: Mapping[tuple[str, str], int | str],
         remote_id: str,
     ) -> cells.Row:
-        """The row of one write; ``remote_id`` empty means a new record. Raises ValidationError."""
+        """The row of one write; ``remote_id`` empty means a new record. ``is_text``: ``paths`` become its cells.
+
+        Raises ValidationError.
+        """
         is_new = not remote_id and write.operation is not Operation.UPDATE
         if write.object in _MESSAGES and is_new:
-            paths = messages.message_columns(write, paths)
+            paths, is_text = messages.message_columns(write, paths), False
         if write.object is Object.APPOINTMENT and self.rpc.major < schema.NOTES_FROM and "notes" in paths:
             paths["description"] = paths.pop("notes")
-        row = cells.row_cells(paths, tags)
+        row = paths if is_text else cells.row_cells(paths, tags)
         for linked, remote in write.links.items():
             column = cells.LINKS.get((write.object, Object(linked)))
             if column:
                 row.setdefault(column, str(domains.number(remote, write.operation.value, f"links.{linked}")))
         if is_new:
             cells.complete(write.object, row)
-            row["id"] = ".".join(cells.mark(self.access.mark_prefix, write.target_id))
+            row["id"] = cells.mark_text(self.access.mark_prefix, write.target_id)
         else:
             row[".id"] = str(domains.number(remote_id, write.operation.value))
         return cells.Row(place=place, cells=row, remote_id=remote_id, was_created=is_new)
@@ -105,9 +126,9 @@ class Writer:
         paths = cells.flat(write.fields)
         fields = {path.partition(".")[0]: cells.names_in(value) for path, value in paths.items()}
         names = {(field, name): name for field, found in fields.items() for name in found}
-        return self.row(write, 0, paths, names, write.remote_id).cells
+        return self.row(write, 0, paths, False, names, write.remote_id).cells
 
-    async def _settled(self, write: Write, row: cells.Row, error: CrmError | None) -> CrmError | None:
+    async def _settled(self, write: Write, row: cells.Row, error: CrmError) -> CrmError | None:
         """A message that is there already refuses a second load: then it was written before."""
         if not (write.object in _MESSAGES and row.was_created and isinstance(error, ValidationError)):
             return error
@@ -117,14 +138,6 @@ class Writer:
             return failure
         row.remote_id = found.remote_id
         return None if found.outcome is Outcome.APPLIED else error
-
-    def _applied(self, write: Write, row: cells.Row) -> WriteResult:
-        return WriteResult(
-            outcome=Outcome.APPLIED,
-            remote_id=row.remote_id,
-            url=self.reader.record_url(write.object, row.remote_id),
-            was_created=None if write.operation is Operation.UPDATE else row.was_created,
-        )
 
     # -- upsert -------------------------------------------------------------------------------------------
 
@@ -277,11 +290,6 @@ class Writer:
         return WriteResult(outcome=Outcome.APPLIED, remote_id=remote_id, url=url, was_created=True)
 
 
-def failed(error: CrmError, remote_id: str = "") -> WriteResult:
-    """The result that an error is."""
-    return WriteResult(outcome=error.outcome, remote_id=remote_id, error=error)
-
-
 def _deleted(write: Write) -> WriteResult:
     return WriteResult(
         outcome=Outcome.APPLIED, remote_id=write.remote_id, delete_level=DeleteLevel.HARD.value
@@ -296,14 +304,6 @@ def _email_path(write: Write) -> list[str]:
 
 def _rounds(writes: Sequence[Write]) -> list[list[int]]:
     """Places, so that no round holds two writes to the same record, and order per record is kept."""
-    seen: dict[str, int] = {}
-    rounds: list[list[int]] = []
-    for place, write in enumerate(writes):
-        key = write.remote_id or write.target_id
-        if write.operation is Operation.UPSERT:
-            key = repr(sorted((path, str(value).strip().lower()) for path, value in write.match.items()))
-        turn = seen[key] = seen.get(key, -1) + 1
-        if turn == len(rounds):
-            rounds.append([])
-        rounds[turn].append(place)
-    return rounds
+    if writes[0].operation is Operation.UPSERT:
+        return rounds({place: match_key(one) for place, one in enumerate(writes)})
+    return rounds({place: one.remote_id or one.target_id for place, one in enumerate(writes)})

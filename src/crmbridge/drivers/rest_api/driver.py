@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-import msgspec
-
 from crmbridge.core.driver import Access
 from crmbridge.core.errors import CrmError, FieldError, Fix, NotConfigured, UnexpectedResponse
 from crmbridge.core.manifest import Auth, AuthKind, Manifest, ObjectSpec, Setting
@@ -144,9 +142,8 @@ class RestApi(RestDriver):
         is_fine = 200 <= response.status < 300
         if response.status >= 500 or not (form.when if is_fine else form.message or form.code or form.fields):
             return None
-        try:
-            tree = response.json()
-        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        tree = failures.tree_or_none(response)
+        if tree is None:
             return None
         if is_fine:
             return self._error_in_success(form.when, form.message, tree, operation, is_write)

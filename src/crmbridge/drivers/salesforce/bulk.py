@@ -178,8 +178,13 @@ class _Load:
             if len(results) < len(self.bodies):
                 for row in await self._file(job, "failedResults"):
                     if (place := self.places.get(row.get(self._column, ""), -1)) >= 0:
+                        body = self.bodies[place]
+                        said = HttpRequest(method="PUT", url="", json=body)  # the request itself is CSV
                         error = self.writer.refusal(
-                            self.operation, self.bodies[place], [_problem(row.get("sf__Error", ""))]
+                            self.operation,
+                            body,
+                            [_problem(row.get("sf__Error", ""))],
+                            self.driver.redactor_for(said),
                         )
                         results.setdefault(place, self._failed(error, place))
             if len(results) < len(self.bodies):

@@ -23,93 +23,27 @@ from crmbridge.core.manifest import (
     Budget,
     BudgetKind,
     Call,
-    Idempotency,
-    IdempotencyKind,
     Manifest,
-    ObjectSpec,
     Paging,
     PagingKind,
-    Setting,
 )
-from crmbridge.core.operations import COMPOSED, FULL, LIMITED, NOT_YET, DeleteLevel, Operation, Support
+from crmbridge.core.operations import DeleteLevel, Operation
 from crmbridge.core.records import FieldFact, Object
 from crmbridge.core.tokens import TokenFault
 from crmbridge.core.wire import HttpRequest, HttpResponse
 from crmbridge.drivers.salesforce import hosts, schema
+from crmbridge.drivers.salesforce.credential import SETTINGS
 from crmbridge.drivers.salesforce.erasure import erase
 from crmbridge.drivers.salesforce.finding import Finder
 from crmbridge.drivers.salesforce.messages import error_of, read_usage
 from crmbridge.drivers.salesforce.natives import DATA, MARK, NATIVES, VERSION
+from crmbridge.drivers.salesforce.objects import objects
 from crmbridge.drivers.salesforce.reading import MOST_ROWS, Reader
 from crmbridge.drivers.salesforce.writing import Writer
-from crmbridge.toolkit.auth import SecretRef
 from crmbridge.toolkit.composed import ComposedDriver
 from crmbridge.toolkit.limits import LimitReading
 
 __all__ = ["MANIFEST", "Salesforce"]
-
-_BY_MATCH = COMPOSED("one call by a unique External Id field; by others a query, then updates and creates")
-_REDACTED = COMPOSED("a describe, a change that empties the fields, then the delete; only before a delete")
-_ALL: dict[Operation, Support] = {
-    Operation.DESCRIBE: FULL,
-    Operation.SEARCH: FULL,
-    Operation.GET: FULL,
-    Operation.LIST: FULL,
-    Operation.CREATE: FULL,
-    Operation.UPDATE: FULL,
-    Operation.UPSERT: _BY_MATCH,
-    Operation.DELETE: FULL,
-    Operation.ERASE: _REDACTED,
-    Operation.CHANGES: NOT_YET("polling by SystemModstamp comes in a later version"),
-}
-_TASK = LIMITED("the day of a conversation, not its hour; a recording's address has no field")
-
-
-def _spec(obj: Object, erase_level: DeleteLevel = DeleteLevel.REDACTED, **more: Any) -> ObjectSpec:
-    native = NATIVES[obj]
-    operations = _ALL | more.pop("operations", {})
-    written = (Operation.CREATE, Operation.UPDATE, Operation.UPSERT, Operation.DELETE)
-    return ObjectSpec(
-        native=native.name,
-        path=f"{DATA}/sobjects/{native.name}",
-        id_field="Id",
-        updated_field="SystemModstamp",
-        url="{instance_url}/{id}",
-        operations=operations,
-        batch={one: MOST_ROWS for one in written if operations[one].is_usable},
-        links=dict(native.links),
-        required=native.required,
-        delete_level=DeleteLevel.SOFT,
-        erase_level=erase_level,
-        idempotency=more.pop("idempotency", Idempotency(kind=IdempotencyKind.EXTERNAL_ID, field=MARK)),
-        **more,
-    )
-
-
-def _objects(erase_level: DeleteLevel) -> dict[Object, ObjectSpec]:
-    return {
-        Object.LEAD: _spec(Object.LEAD, erase_level, natural_keys=("Email",)),
-        Object.CUSTOMER: _spec(
-            Object.CUSTOMER, erase_level, natural_keys=("Email",), operations={Operation.LOOKUP: FULL}
-        ),
-        Object.DEAL: _spec(
-            Object.DEAL,
-            erase_level,
-            operations={
-                Operation.CREATE: COMPOSED("an opportunity, and for a linked customer a contact role")
-            },
-        ),
-        Object.APPOINTMENT: _spec(Object.APPOINTMENT, erase_level),
-        Object.CASE: _spec(Object.CASE, erase_level),
-        Object.ACTIVITY: _spec(Object.ACTIVITY, erase_level, operations={Operation.CREATE: _TASK}),
-        Object.NOTE: _spec(
-            Object.NOTE,
-            erase_level,
-            operations={Operation.UPSERT: NOT_YET("a note has no field of its own to match by")},
-            idempotency=Idempotency(kind=IdempotencyKind.NATURAL_KEY, field="Title"),
-        ),
-    }
-
 
 MANIFEST = Manifest(
     slug="salesforce",
@@ -135,41 +69,9 @@ MANIFEST = Manifest(
         # Only where the app is configured so; a new refresh token in an answer is kept either way.
         refresh_rotates=False,
     ),
-    settings=(
-        Setting(
-            name="login_url",
-            label="Login address",
-            help="https://login.salesforce.com for production, https://test.salesforce.com for a sandbox, or the org's"
-            " My Domain (needed where the org allows no login elsewhere). Not a lightning.force.com address.",
-            kind="url",
-            default=hosts.LOGIN,
-            pattern=hosts.LOGIN_PATTERN,
-            example="https://acme.my.salesforce.com",
-            is_required=False,
-        ),
-        Setting(
-            name="duplicate_alerts",
-            label="Duplicate rules that alert",
-            help="refuse: a record that a duplicate rule finds doubtful is refused, with the id of the existing one."
-            " save: it is saved, unless the rule blocks.",
-            kind="choice",
-            options=("refuse", "save"),
-            default="refuse",
-            is_required=False,
-        ),
-        Setting(
-            name="hard_delete",
-            label="Erase past the recycle bin",
-            help="yes: an erasure also removes the record for good, by a bulk job; the connected user needs the"
-            " permission Bulk API Hard Delete. no: its fields are emptied and it goes to the recycle bin.",
-            kind="choice",
-            options=("no", "yes"),
-            default="no",
-            is_required=False,
-        ),
-    ),
+    settings=SETTINGS,
     base_url="{instance_url}",
-    objects=_objects(DeleteLevel.REDACTED),
+    objects=objects(DeleteLevel.REDACTED),
     paging=Paging(kind=PagingKind.CURSOR, max_size=MOST_ROWS),
     budgets=(
         Budget(
@@ -192,7 +94,7 @@ MANIFEST = Manifest(
 
 @lru_cache(maxsize=4)
 def _manifest(is_hard: bool) -> Manifest:
-    return msgspec.structs.replace(MANIFEST, objects=_objects(DeleteLevel.HARD)) if is_hard else MANIFEST
+    return msgspec.structs.replace(MANIFEST, objects=objects(DeleteLevel.HARD)) if is_hard else MANIFEST
 
 
 class Salesforce(ComposedDriver):
@@ -276,7 +178,7 @@ class Salesforce(ComposedDriver):
             usage, listed = read_usage(response), self.tree_of(response, operation="test")
             if not isinstance(listed, dict) or not isinstance(listed.get("sobjects"), list):
                 raise self.unexpected("something that is no list of objects", Operation.GET, is_write=False)
-            missing = _missing(listed["sobjects"])
+            missing = schema.missing_rights(listed["sobjects"])
         except UnexpectedResponse as error:  # a very large org's list does not fit into an answer
             warnings.append(f"What this user may do could not be read: {error.message}")
         if usage.limit and usage.remaining is not None:
@@ -302,31 +204,8 @@ class Salesforce(ComposedDriver):
 
     # Each approval has a refresh token of its own, so this ends no other connection.
     async def revoke(self) -> bool:
-        name = "refresh_token" if self.access.secrets.get("refresh_token") else "access_token"
-        request = HttpRequest(
-            method="POST",
-            url=f"{hosts.login_of(self.access.settings)}/services/oauth2/revoke",
-            form={"token": SecretRef(name)},
-        )
-        await self.exchange(request, operation="revoke", is_write=True)
-        return True
+        return await self.revoke_at(f"{hosts.login_of(self.access.settings)}/services/oauth2/revoke")
 
     async def erase_record(self, obj: Object, remote_id: str) -> DeleteLevel:
         spec = self.spec(obj, Operation.ERASE)
         return await erase(self.writer, obj, remote_id, is_hard=spec.erase_level is DeleteLevel.HARD)
-
-
-def _missing(listed: list[Any]) -> list[str]:
-    """Rights that the user lacks, from the list of all objects: a hidden object is not in it."""
-    known = {str(one.get("name")): one for one in listed if isinstance(one, dict)}
-    rights = {"createable": "create", "updateable": "update", "queryable": "read", "deletable": "delete"}
-    missing = []
-    for native in NATIVES.values():
-        found = known.get(native.name)
-        if found is None:
-            missing.append(f"see {native.name}")
-        else:
-            missing += [
-                f"{word} {native.name}" for right, word in rights.items() if found.get(right) is False
-            ]
-    return missing

@@ -4,39 +4,29 @@ from __future__ import annotations
 
 from typing import Any
 
-from crmbridge.core.errors import CrmError, NotFound
 from crmbridge.core.operations import Operation, Outcome
 from crmbridge.core.records import Object, Record, Write, WriteResult
 from crmbridge.drivers.salesforce import roles
-from crmbridge.drivers.salesforce.natives import DATA, NATIVES, ROLE, Native, body_of, note_title
+from crmbridge.drivers.salesforce.natives import DATA, NATIVES, ROLE, Native, body_of
 from crmbridge.drivers.salesforce.reading import comparable
 from crmbridge.drivers.salesforce.soql import AllOf, Compare, Kind, Select
 from crmbridge.drivers.salesforce.writing import Writer
+from crmbridge.toolkit.finding import MarkFinder
+from crmbridge.toolkit.names import note_title
 
 __all__ = ["Finder"]
 
 
-class Finder:
-    """Looks, never sends. SOQL sees every commit at once, so that absence is certain."""
+class Finder(MarkFinder):
+    """By the mark (a note: by its title), in the recycle bin too. SOQL sees every commit at once, so that absence is
+    certain."""
 
     def __init__(self, writer: Writer) -> None:
+        super().__init__(writer.reader)
         self.writer = writer
         self.reader = writer.reader
 
-    async def find(self, write: Write) -> WriteResult:
-        """By the mark (a note: by its title), in the recycle bin too. An upsert sets absolute values, so that sending
-        it again is harmless; a create without a mark stays ``unknown``."""
-        try:
-            if write.operation in (Operation.UPDATE, Operation.DELETE, Operation.ERASE):
-                return await self._changed(write)
-            found = await self._made(write)
-        except CrmError as error:
-            return WriteResult(outcome=Outcome.UNKNOWN, error=error)
-        if found.outcome is Outcome.UNKNOWN and write.operation is Operation.UPSERT:
-            return WriteResult(outcome=Outcome.NOT_APPLIED)
-        return found
-
-    async def _made(self, write: Write) -> WriteResult:
+    async def made(self, write: Write) -> WriteResult:
         native = NATIVES[write.object]
         if native.name in self.writer.marked:
             mark = self.writer.mark(write)
@@ -51,7 +41,7 @@ class Finder:
 
     async def _note(self, native: Native, write: Write) -> str:
         parent = body_of(native, write).get("ParentId")
-        conditions = [Compare("Title", "=", note_title(write))]
+        conditions = [Compare("Title", "=", note_title(write.fields.get("Body"), write))]
         if isinstance(parent, str):
             conditions.append(Compare("ParentId", "=", parent))
         select = Select(sobject=native.name, fields=("Id",), where=AllOf(tuple(conditions)), limit=1)
@@ -65,19 +55,10 @@ class Finder:
             return True
         return bool(await roles.standing(self.reader, [(remote_id, contact)], "search"))
 
-    async def _changed(self, write: Write) -> WriteResult:
-        is_update = write.operation is Operation.UPDATE
-        try:
-            record = await self.reader.get(write.object, write.remote_id)
-        except NotFound:
-            outcome = Outcome.NOT_APPLIED if is_update else Outcome.APPLIED
-            return WriteResult(outcome=outcome, remote_id=write.remote_id)
-        is_done = is_update and not write.links and self._holds(write, record)
-        outcome = Outcome.APPLIED if is_done else Outcome.NOT_APPLIED
-        return WriteResult(outcome=outcome, remote_id=write.remote_id, url=record.url)
-
-    def _holds(self, write: Write, record: Record) -> bool:
-        """Whether the record has every written value; a nested one cannot be compared, so it counts as not there."""
+    def holds(self, write: Write, record: Record) -> bool:
+        """A nested value cannot be compared, so it counts as not there."""
+        if write.links:
+            return False
         native = NATIVES[write.object]
         for name, value in body_of(native, write).items():
             found = record.native.get(name)

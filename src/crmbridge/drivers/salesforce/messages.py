@@ -11,12 +11,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import msgspec
-
 from crmbridge.core.errors import AuthError, CrmError, FieldError, Fix, RateLimited, Unavailable
 from crmbridge.core.operations import Outcome
 from crmbridge.core.wire import HttpResponse
-from crmbridge.toolkit.failures import StatusRule, error_for_status
+from crmbridge.toolkit.failures import StatusRule, error_for_status, tree_or_none
 from crmbridge.toolkit.limits import LimitReading
 
 __all__ = ["error_of", "is_governor_limit", "read_usage", "row_error"]
@@ -117,7 +115,9 @@ def row_error(
 
 def is_governor_limit(error: Exception | None) -> bool:
     """Whether a row fell with its whole transaction (Apex limits): fewer rows at a time may pass."""
-    words = str(error.provider_facts.get("provider_message", "")) if isinstance(error, CrmError) else ""
+    if not isinstance(error, CrmError):
+        return False
+    words = str(error.provider_facts.get("provider_message", ""))
     return any(text in words for text in _GOVERNOR)
 
 
@@ -182,10 +182,7 @@ def _problems(response: HttpResponse) -> list[Mapping[str, Any]]:
     """The entries of an error body: an array, or the single object of the OAuth and bulk services."""
     if response.status < 400 or len(response.body) > 262_144:
         return []
-    try:
-        tree = response.json()
-    except (msgspec.MsgspecError, UnicodeError, RecursionError, ValueError):
-        return []
+    tree = tree_or_none(response)
     listed = tree if isinstance(tree, list) else [tree]
     return [one for one in listed[:_MOST_PROBLEMS] if isinstance(one, dict) and _code(one)]
 

@@ -13,6 +13,7 @@ import msgspec
 from crmbridge.core.errors import FieldError, NotFound, ValidationError
 from crmbridge.core.records import Object, Write
 from crmbridge.drivers.salesforce.soql import Kind
+from crmbridge.toolkit.names import split_name
 
 __all__ = [
     "DATA",
@@ -22,7 +23,6 @@ __all__ = [
     "VERSION",
     "Native",
     "body_of",
-    "note_title",
     "refused",
     "same_record",
 ]
@@ -33,7 +33,6 @@ MARK = "crmbridge_mark__c"
 """A text field, External ID and Unique, that an administrator makes: Salesforce has no idempotency key."""
 ROLE = "OpportunityContactRole"
 """Where the contact of a deal stands: an opportunity has no field for it that can be read back."""
-_TITLE_TEXT = 60
 
 
 class Native(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,22 +148,18 @@ def same_record(native: Native, obj: Object, remote_id: str) -> str:
     return remote_id
 
 
-def note_title(write: Write) -> str:
-    """A note's title, which Salesforce wants: its first line, and a part of the write's id by which it is found."""
-    body = write.fields.get("Body")
-    lines = body.strip().splitlines() if isinstance(body, str) else []
-    line = (lines[0] if lines else "Note").strip()
-    line = line if len(line) <= _TITLE_TEXT else line[: _TITLE_TEXT - 1].rstrip() + "…"
-    return f"{line} [{write.target_id.replace('-', '')[-12:]}]"
+_KEPT = ("attributes", "id")
+_KEPT_LENGTHS = tuple(map(len, _KEPT))
 
 
 def body_of(native: Native, write: Write) -> dict[str, Any]:
     """The fields of a write as Salesforce takes them, links included. Raises ValidationError."""
-    body: dict[str, Any] = {}
+    body = dict(write.fields)
     for name, value in write.fields.items():
-        if name.lower() in ("attributes", "id"):
+        if len(name) in _KEPT_LENGTHS and name.lower() in _KEPT:
             raise refused(name, "is kept by Salesforce itself; map the slot to another field")
-        body[name] = _joined(name, value) if isinstance(value, (list, tuple)) else value
+        if type(value) is not str and isinstance(value, (list, tuple)):
+            body[name] = _joined(name, value)
     if native.is_person and "full_name" in body:
         _split_name(body)
     for name, remote_id in write.links.items():
@@ -189,10 +184,9 @@ def _joined(name: str, items: Any) -> str:
 
 def _split_name(body: dict[str, Any]) -> None:
     """Salesforce keeps two names; one text is split at its last blank, unless a part was given by itself."""
-    whole = str(body.pop("full_name") or "").strip()
+    first, last = split_name(body.pop("full_name"))
     if "FirstName" in body or "LastName" in body:
         return
-    first, _, last = whole.rpartition(" ")
-    if first.strip():
-        body["FirstName"] = first.strip()
+    if first:
+        body["FirstName"] = first
     body["LastName"] = last or None

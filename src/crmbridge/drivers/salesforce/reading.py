@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import quote
 
@@ -22,11 +22,12 @@ from crmbridge.core.records import Filter, Object, Page, Record, Write
 from crmbridge.core.wire import HttpRequest, HttpResponse
 from crmbridge.drivers.salesforce.messages import row_error
 from crmbridge.drivers.salesforce.natives import DATA, NATIVES, Native, refused, same_record
-from crmbridge.drivers.salesforce.soql import AllOf, AnyOf, Compare, In, Kind, Like, Select, all_of
+from crmbridge.drivers.salesforce.soql import SOQL, AllOf, AnyOf, Compare, In, Kind, Like, Select, all_of
 from crmbridge.toolkit.exchange import HttpDriver
 from crmbridge.toolkit.fieldmap import get_path, load_fields
 from crmbridge.toolkit.formats import moment_text
 from crmbridge.toolkit.phones import country_and_national, to_e164
+from crmbridge.toolkit.queries import equal, older_than
 
 __all__ = ["Reader", "comparable", "mapped_names"]
 
@@ -64,10 +65,7 @@ class Reader:
 
     def equal(self, native: Native, pairs: Mapping[str, Any]) -> list[Any]:
         """One condition for each pair; an empty value is null."""
-        return [
-            Compare(path, "=", None if value == "" else value, self.kind(native, path))
-            for path, value in pairs.items()
-        ]
+        return equal(pairs, partial(self.kind, native))
 
     # -- one record ----------------------------------------------------------------------------------------
 
@@ -160,14 +158,12 @@ class Reader:
         native = NATIVES[obj]
         conditions: list[Any] = []
         if since:
-            conditions.append(Compare("SystemModstamp", ">=", _moment(since), Kind.DATETIME))
+            conditions.append(Compare("SystemModstamp", ">=", SOQL.moment(since), Kind.DATETIME))
         if cursor:
             found = _BY_TIME.fullmatch(cursor)
             if found is None:
                 raise _bad_cursor()
-            before = Compare("SystemModstamp", "<", found[1], Kind.DATETIME)
-            same = Compare("SystemModstamp", "=", found[1], Kind.DATETIME)
-            conditions.append(AnyOf((before, AllOf((same, Compare("Id", "<", found[2]))))))
+            conditions.append(older_than("SystemModstamp", found[1], "Id", found[2]))
         size = max(1, min(limit, MOST_ROWS))
         rows = await self._page(native, conditions, ("SystemModstamp", "Id"), size, "list")
         records = [self.record(obj, row) for row in rows]
@@ -293,15 +289,6 @@ def _has_phone(record: Record, phone: str, national: str) -> bool:
         if said and (to_e164(said) == phone or number in (national.lstrip("0"), phone.lstrip("+"))):
             return True
     return False
-
-
-def _moment(text: str) -> str:
-    try:
-        when = datetime.fromisoformat(text)
-    except ValueError:
-        raise refused("since", "is not a time such as 2026-03-01T14:30:00Z") from None
-    when = when if when.tzinfo else when.replace(tzinfo=UTC)
-    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _stamp(value: Any) -> str:

@@ -183,3 +183,19 @@ def facts_of(native: Native, found: Described) -> list[FieldFact]:
             FieldFact(path="full_name", label="First and last name as one text (crmbridge splits it)")
         )
     return facts
+
+
+def missing_rights(listed: list[Any]) -> list[str]:
+    """Rights that the user lacks, from the list of all objects: a hidden object is not in it."""
+    known = {str(one.get("name")): one for one in listed if isinstance(one, dict)}
+    rights = {"createable": "create", "updateable": "update", "queryable": "read", "deletable": "delete"}
+    missing = []
+    for native in NATIVES.values():
+        found = known.get(native.name)
+        if found is None:
+            missing.append(f"see {native.name}")
+        else:
+            missing += [
+                f"{word} {native.name}" for right, word in rights.items() if found.get(right) is False
+            ]
+    return missing

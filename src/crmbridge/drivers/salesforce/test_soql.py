@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from crmbridge.core.errors import ValidationError
 from crmbridge.drivers.salesforce.emulated_soql import SoqlRefused, parse
 from crmbridge.drivers.salesforce.soql import (
+    SOQL,
     AllOf,
     AnyOf,
     Compare,
@@ -20,9 +21,6 @@ from crmbridge.drivers.salesforce.soql import (
     Kind,
     Like,
     Select,
-    checked_name,
-    literal,
-    quoted,
 )
 
 HOSTILE = [
@@ -92,7 +90,7 @@ def test_query_when_any_values_then_its_clauses_stay_as_they_are(texts: list[str
     query = parse(select(where).text(), datetime.now(UTC), lambda name: TYPES.get(name, ""))
     assert (query.sobject, query.fields, query.limit, query.used) == ("Lead", ["Id"], 200, {"Name", "Id"})
     try:
-        text = quoted(other)
+        text = SOQL.quoted(other)
     except ValidationError:
         return
     assert "'" not in text[1:-1].replace("\\\\", "").replace("\\'", "")
@@ -112,7 +110,7 @@ def test_like_when_parts_are_given_then_anything_may_stand_between() -> None:
 @pytest.mark.parametrize("text", ["zero\x00byte", "bell\x07", "half \ud800", "\x7f"])
 def test_text_when_it_holds_control_characters_then_refused(text: str) -> None:
     with pytest.raises(ValidationError):
-        quoted(text)
+        SOQL.quoted(text)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +119,7 @@ def test_text_when_it_holds_control_characters_then_refused(text: str) -> None:
 )
 def test_name_when_it_is_none_then_refused(name: str) -> None:
     with pytest.raises(ValidationError):
-        checked_name(name)
+        SOQL.checked_name(name)
     with pytest.raises(ValidationError):
         select(Compare(name, "=", "x")).text()
 
@@ -142,7 +140,7 @@ def test_name_when_it_is_none_then_refused(name: str) -> None:
     ],
 )
 def test_literal_when_it_suits_its_kind_then_as_soql_has_it(value: Any, kind: Kind, text: str) -> None:
-    assert literal(value, kind) == text
+    assert SOQL.literal(value, kind) == text
 
 
 @pytest.mark.parametrize(
@@ -165,7 +163,7 @@ def test_literal_when_it_suits_its_kind_then_as_soql_has_it(value: Any, kind: Ki
 )
 def test_literal_when_it_does_not_suit_its_kind_then_refused(value: Any, kind: Kind) -> None:
     with pytest.raises(ValidationError):
-        literal(value, kind)
+        SOQL.literal(value, kind)
 
 
 def test_condition_when_operator_or_values_are_odd_then_refused() -> None:

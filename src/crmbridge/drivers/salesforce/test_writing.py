@@ -465,3 +465,17 @@ async def test_deal_when_its_contact_role_is_refused_then_not_applied_and_comple
     made = await driver.create_record(deal(2, contact))
     assert (await driver.find_written(deal(2, contact))).remote_id == made.remote_id
     assert (len(org.table("Opportunity")), len(org.table("OpportunityContactRole"))) == (1, 1)
+
+
+async def test_batch_when_a_refused_row_speaks_of_another_then_neithers_values_are_shown(
+    org: SalesforceEmulator,
+) -> None:
+    driver = await connected(org)
+    said = "Lin 0 of mei.0@example.com stands before lin 149, mei.149@example.com"
+    rows = [{"success": False, "errors": [{"statusCode": "OTHER", "message": said}]}] * 150
+    org.faults.add("wrong_shape", operation="collection.create", body=rows)
+    results = await driver.write_batch([lead(n) for n in range(150)])
+    assert all(isinstance(one.error, CrmError) for one in results)
+    shown = " ".join(str(one.error.to_dict()) for one in results if isinstance(one.error, CrmError)).lower()
+    assert "[value] of [value] stands before [value]" in shown
+    assert "lin 0" not in shown and "lin 149" not in shown and "mei." not in shown

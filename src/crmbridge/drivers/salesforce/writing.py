@@ -9,6 +9,7 @@ people have changed since.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -16,9 +17,7 @@ import msgspec
 from crmbridge.core.errors import (
     Conflict,
     CrmError,
-    Fix,
     NotFound,
-    UnexpectedResponse,
     ValidationError,
 )
 from crmbridge.core.operations import DeleteLevel, Operation, Outcome
@@ -33,35 +32,31 @@ from crmbridge.drivers.salesforce.natives import (
     ROLE,
     Native,
     body_of,
-    note_title,
     same_record,
 )
 from crmbridge.drivers.salesforce.reading import MOST_ROWS, Reader
 from crmbridge.drivers.salesforce.soql import In, Select
-from crmbridge.toolkit.batches import parts, rounds
+from crmbridge.toolkit.batches import Results, built, failed, match_parts, parts, rounds
+from crmbridge.toolkit.names import note_title
+from crmbridge.toolkit.writing import BatchWriter
 
-__all__ = ["Results", "Writer", "failed"]
+__all__ = ["Writer"]
 
-Results = dict[int, WriteResult]
 Bodies = Mapping[int, dict[str, Any]]
 
 
-class Writer:
+class Writer(BatchWriter):
     """Writes of one access; places are positions in the caller's list."""
 
     def __init__(self, reader: Reader) -> None:
+        super().__init__(reader.driver)
         self.reader = reader
-        self.driver = reader.driver
         facts = reader.access.facts
         self.marked = frozenset(facts.get("marks", "").split())
         self._page = facts.get("instance_url", "").rstrip("/")
         self.unique = frozenset(facts.get("unique_marks", "").split())
 
     # -- what is sent --------------------------------------------------------------------------------------
-
-    def mark(self, write: Write) -> str:
-        """The text that tells which write made a record."""
-        return f"{self.driver.access.mark_prefix}-{write.target_id}"
 
     def create_body(self, native: Native, write: Write) -> dict[str, Any]:
         """The fields of a new record. Raises ValidationError."""
@@ -70,18 +65,15 @@ class Writer:
         if native.name == "Opportunity" and not body.get("StageName"):
             body["StageName"] = facts.get("first_stage") or "Prospecting"
         if native.name == "Note" and not body.get("Title"):
-            body["Title"] = note_title(write)
+            body["Title"] = note_title(write.fields.get("Body"), write)
         if native.name in self.marked:
             body[MARK] = self.mark(write)
         return body
 
     def _body(self, native: Native, write: Write) -> dict[str, Any]:
-        if write.related:
-            names = ", ".join(part.native_object for part in write.related)
-            text = f"Fields of a {write.object.value} are mapped to {names}; here every slot stands on its own object."
-            raise ValidationError(text, provider="salesforce")
+        self.check_parts(write, "object")
         for name, remote_id in write.links.items():
-            self.check(Object(name), remote_id)
+            same_record(NATIVES[Object(name)], Object(name), remote_id)
         return body_of(native, write)
 
     def check(self, obj: Object, remote_id: str) -> str:
@@ -93,13 +85,7 @@ class Writer:
     async def create(self, obj: Object, writes: Mapping[int, Write]) -> Results:
         """New records. A create that is refused because of our own mark had been done before."""
         native = NATIVES[obj]
-        results: Results = {}
-        bodies: dict[int, dict[str, Any]] = {}
-        for place, write in writes.items():
-            try:
-                bodies[place] = self.create_body(native, write)
-            except CrmError as error:
-                results[place] = failed(error)
+        bodies, results = built(writes, partial(self.create_body, native))
         results |= await self._insert(native, bodies)
         await self._find_own(native, writes, results)
         return await self._add_roles(native, writes, results)
@@ -114,18 +100,12 @@ class Writer:
         return results
 
     async def _find_own(self, native: Native, writes: Mapping[int, Write], results: Results) -> None:
-        clashes = [place for place, result in results.items() if isinstance(result.error, Conflict)]
-        marks = {place: self.mark(writes[place]) for place in clashes if native.name in self.marked}
-        for places in parts(list(marks), MOST_ROWS):
-            try:
-                ids = await self.ids_by_mark(native, [marks[place] for place in places], "create")
-            except CrmError:
-                continue  # whose they are cannot be told: they stay conflicts
-            for place in places:
-                if marks[place] in ids:
-                    results[place] = self.applied(ids[marks[place]], was_created=True)
-        for place in clashes:
-            _explain_conflict(native, results[place].error)
+        if native.name in self.marked:
+            find = partial(self.ids_by_mark, native, operation="create")
+            for place, remote_id in (await self.made_before(writes, results, find, MOST_ROWS)).items():
+                results[place] = self.applied(remote_id, was_created=True)
+        for result in results.values():
+            _explain_conflict(native, result.error)
 
     async def ids_by_mark(self, native: Native, marks: Sequence[str], operation: str) -> dict[str, str]:
         """Ids by mark; records in the recycle bin too: their write was applied, whatever became of it."""
@@ -140,23 +120,25 @@ class Writer:
     async def update(self, obj: Object, writes: Mapping[int, Write]) -> Results:
         """Changes by id; two changes of one record go one after the other."""
         native = NATIVES[obj]
+
+        def body(write: Write) -> dict[str, Any]:
+            return {"id": self.check(obj, write.remote_id), **self._body(native, write)}
+
+        bodies, results = built(writes, body)
+        results |= await self._by_id(native, Operation.UPDATE, bodies)
+        return await self._add_roles(native, writes, results)
+
+    async def _by_id(self, native: Native, operation: Operation, bodies: Bodies) -> Results:
+        """Changes or deletes, no record twice in a call."""
         results: Results = {}
-        bodies: dict[int, dict[str, Any]] = {}
-        for place, write in writes.items():
-            try:
-                bodies[place] = {"id": self.check(obj, write.remote_id), **self._body(native, write)}
-            except CrmError as error:
-                results[place] = failed(error, write.remote_id)
         for turn in rounds({place: body["id"][:15] for place, body in bodies.items()}):
-            some = {place: bodies[place] for place in turn}
+            some: Bodies = {place: bodies[place] for place in turn}
             if len(some) > bulk.THRESHOLD:
-                done, some = await bulk.load(self, native, "update", some, key="Id")
+                done, some = await bulk.load(self, native, operation.value, some, key="Id")
                 results |= done
             for places in parts(list(some), MOST_ROWS):
-                results |= await self._send(
-                    native, Operation.UPDATE, {place: some[place] for place in places}
-                )
-        return await self._add_roles(native, writes, results)
+                results |= await self._send(native, operation, {place: some[place] for place in places})
+        return results
 
     async def _add_roles(self, native: Native, writes: Mapping[int, Write], results: Results) -> Results:
         if ROLE in native.links.values():
@@ -170,28 +152,21 @@ class Writer:
         native = NATIVES[obj]
         results: Results = {}
         keys = self.driver.access.facts.get(f"keys.{native.name}", "").split()
-        for group in _by_paths(writes).values():
-            path = next(iter(group[0][1].match), "")
-            for turn in rounds({place: _match_key(write) for place, write in group}):
-                some = {place: writes[place] for place in turn}
-                for places in parts(turn, MOST_ROWS):
-                    part = {place: some[place] for place in places}
-                    if len(group[0][1].match) == 1 and path in keys:
-                        results |= await self._upsert_by_key(native, path, part)
-                    else:
-                        results |= await self._upsert_by_query(obj, native, part)
+        for some in match_parts(writes, MOST_ROWS):
+            paths = list(next(iter(some.values())).match)
+            if len(paths) == 1 and paths[0] in keys:
+                results |= await self._upsert_by_key(native, paths[0], some)
+            else:
+                results |= await self._upsert_by_query(obj, native, some)
         return results
 
     async def _upsert_by_key(self, native: Native, key: str, writes: Mapping[int, Write]) -> Results:
-        results: Results = {}
-        bodies: dict[int, dict[str, Any]] = {}
-        for place, write in writes.items():
-            try:
-                if write.match[key] in (None, ""):
-                    raise ValidationError("The match of this upsert is empty.", provider="salesforce")
-                bodies[place] = {**self._body(native, write), key: write.match[key]}
-            except CrmError as error:
-                results[place] = failed(error)
+        def body(write: Write) -> dict[str, Any]:
+            if write.match[key] in (None, ""):
+                raise ValidationError("The match of this upsert is empty.", provider="salesforce")
+            return {**self._body(native, write), key: write.match[key]}
+
+        bodies, results = built(writes, body)
         if bodies:
             url = f"{DATA}/composite/sobjects/{native.name}/{key}"
             results |= await self._collection(native, Operation.UPSERT, "PATCH", url, bodies)
@@ -210,7 +185,7 @@ class Writer:
         results: Results = {}
         for place, found in ids.items():
             if len(found) > 1:
-                results[place] = failed(_too_many(found))
+                results[place] = failed(self.too_many(found))
         old = {
             place: msgspec.structs.replace(writes[place], remote_id=found[0])
             for place, found in ids.items()
@@ -236,23 +211,8 @@ class Writer:
 
     async def delete(self, obj: Object, ids: Mapping[int, str]) -> Results:
         """Into the recycle bin, where records stay for 15 days."""
-        native = NATIVES[obj]
-        results: Results = {}
-        bodies: dict[int, dict[str, Any]] = {}
-        for place, remote_id in ids.items():
-            try:
-                bodies[place] = {"id": self.check(obj, remote_id)}
-            except CrmError as error:
-                results[place] = failed(error, remote_id)
-        for turn in rounds({place: body["id"][:15] for place, body in bodies.items()}):
-            some: Bodies = {place: bodies[place] for place in turn}
-            if len(some) > bulk.THRESHOLD:
-                done, some = await bulk.load(self, native, "delete", some, key="Id")
-                results |= done
-            for places in parts(list(some), MOST_ROWS):
-                results |= await self._send(
-                    native, Operation.DELETE, {place: some[place] for place in places}
-                )
+        bodies, results = built(ids, lambda remote_id: {"id": self.check(obj, remote_id)})
+        results |= await self._by_id(NATIVES[obj], Operation.DELETE, bodies)
         for result in results.values():
             if result.error is None:
                 result.delete_level, result.was_created = DeleteLevel.SOFT.value, None
@@ -292,10 +252,10 @@ class Writer:
             response = await self.driver.exchange(request, operation=operation.value, is_write=True)
             if operation is not Operation.CREATE:
                 if response.status != 204:
-                    raise _odd("an update or delete with a body", operation)
+                    raise self.odd("an update or delete with a body", operation)
                 return {place: self.applied(body["id"], was_created=False)}
             tree = self.driver.tree_of(response, operation=operation.value, is_write=True)
-            return {place: self._row(operation, body, tree, response)}
+            return {place: self._row(operation, body, tree, response, self._hide_all(bodies))}
         except CrmError as error:
             return {place: failed(error, body.get("id", ""))}
 
@@ -326,7 +286,7 @@ class Writer:
             response = await self.driver.exchange(request, operation=operation.value, is_write=True)
             tree = self.driver.tree_of(response, operation=operation.value, is_write=True)
             if not isinstance(tree, list) or len(tree) != len(bodies):
-                raise _odd("another number of results than of records", operation)
+                raise self.odd("another number of results than of records", operation)
         except (
             ValidationError
         ) as error:  # one record can spoil the entire request: a column that is not there
@@ -335,8 +295,9 @@ class Writer:
             return await self._halves(native, operation, again, bodies)
         except CrmError as error:
             return {place: failed(error, body.get("id", "")) for place, body in bodies.items()}
+        hide = self._hide_all(bodies)
         results = {
-            place: self._row(operation, body, row, response)
+            place: self._row(operation, body, row, response, hide)
             for (place, body), row in zip(bodies.items(), tree, strict=True)
         }
         # All rows are one Apex transaction: a limit that one slow trigger reaches fails them all.
@@ -356,31 +317,40 @@ class Writer:
 
     # -- results -------------------------------------------------------------------------------------------
 
+    def _hide_all(self, bodies: Bodies) -> Callable[[str], str]:
+        """Hides what any record of a call says."""
+        return self.driver.redactor_for(HttpRequest(method="POST", url="", json=list(bodies.values())))
+
     def _row(
-        self, operation: Operation, body: Mapping[str, Any], row: Any, response: HttpResponse
+        self,
+        operation: Operation,
+        body: Mapping[str, Any],
+        row: Any,
+        response: HttpResponse,
+        hide: Callable[[str], str],
     ) -> WriteResult:
         known = body.get("id", "")
         if isinstance(row, dict) and row.get("success") is True:
             remote_id = self.driver.id_text(row.get("id")) or known
             if not remote_id:
-                return failed(_odd("a written record without an id", operation))
+                return failed(self.odd("a written record without an id", operation))
             created = row.get("created")
             if operation is not Operation.UPSERT or not isinstance(created, bool):
                 created = operation is Operation.CREATE if operation is not Operation.UPSERT else None
             return self.applied(remote_id, was_created=created)
         if isinstance(row, dict) and row.get("success") is False:
-            return failed(self.refusal(operation, body, row.get("errors"), response), known)
-        return failed(_odd("something that is no result of a record", operation), known)
+            return failed(self.refusal(operation, body, row.get("errors"), hide, response), known)
+        return failed(self.odd("something that is no result of a record", operation), known)
 
     def refusal(
         self,
         operation: Operation,
         body: Mapping[str, Any],
         problems: Any,
+        hide: Callable[[str], str],
         response: HttpResponse | None = None,
     ) -> CrmError:
-        """The error of a refused row, without what the record says."""
-        hide = self.driver.redactor_for(HttpRequest(method="POST", url="", json=dict(body)))
+        """The error of a refused row, without what the records say."""
         error = row_error(problems, operation=operation.value, hide=hide, response=response)
         is_own_id = not any(name != "id" and name.endswith(("Id", "__c")) for name in body)
         if body.get("id") and is_own_id and error.provider_facts.get("provider_code") in _NO_SUCH_ID:
@@ -392,12 +362,11 @@ class Writer:
             )
         return error
 
-    @staticmethod
-    def untold(row: Any, hide: Callable[[str], str]) -> CrmError:
+    def untold(self, row: Any, hide: Callable[[str], str]) -> CrmError:
         """The error of a companion's row that was not a success."""
         if isinstance(row, dict) and row.get("success") is False:
             return row_error(row.get("errors"), operation="create", hide=hide)
-        return _odd("something that is no result of a record", Operation.CREATE)
+        return self.odd("something that is no result of a record", Operation.CREATE)
 
     def applied(self, remote_id: str, *, was_created: bool | None) -> WriteResult:
         """A success."""
@@ -409,11 +378,6 @@ class Writer:
 _NO_SUCH_ID = frozenset({"INVALID_CROSS_REFERENCE_KEY", "MALFORMED_ID", "INVALID_ID_FIELD"})
 
 
-def failed(error: CrmError, remote_id: str = "") -> WriteResult:
-    """The result that an error is."""
-    return WriteResult(outcome=error.outcome, remote_id=remote_id, error=error)
-
-
 def _explain_conflict(native: Native, error: Exception | None) -> None:
     """Duplicate rules cross objects: a lead may be refused because of a contact, whose id is no lead's."""
     if isinstance(error, Conflict) and not error.existing_remote_id.startswith(native.prefix):
@@ -423,33 +387,3 @@ def _explain_conflict(native: Native, error: Exception | None) -> None:
 
 def _is_clash(error: Exception | None) -> bool:
     return isinstance(error, Conflict) and error.provider_facts.get("provider_code") == "DUPLICATE_VALUE"
-
-
-def _too_many(found: Sequence[str]) -> Conflict:
-    return Conflict(
-        f"The match fits {len(found)} records of Salesforce; an upsert needs one.",
-        provider="salesforce",
-        operation=Operation.UPSERT.value,
-        existing_remote_id=found[0],
-        fix=Fix("narrow_match", "Match by more fields, or merge the records in Salesforce."),
-    )
-
-
-def _odd(what: str, operation: Operation) -> UnexpectedResponse:
-    return UnexpectedResponse(
-        f"Salesforce answered {what}.",
-        provider="salesforce",
-        operation=operation.value,
-        outcome=Outcome.UNKNOWN,
-    )
-
-
-def _by_paths(writes: Mapping[int, Write]) -> dict[tuple[str, ...], list[tuple[int, Write]]]:
-    groups: dict[tuple[str, ...], list[tuple[int, Write]]] = {}
-    for place, write in writes.items():
-        groups.setdefault(tuple(sorted(write.match)), []).append((place, write))
-    return groups
-
-
-def _match_key(write: Write) -> str:
-    return repr(sorted((path, str(value).strip().casefold()) for path, value in write.match.items()))

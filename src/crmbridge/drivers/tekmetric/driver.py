@@ -7,8 +7,7 @@ the shop of this connection. A 200 with ``type: ERROR`` is a refusal. Nothing he
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -18,9 +17,6 @@ from crmbridge.core.errors import (
     AuthError,
     Conflict,
     CrmError,
-    FieldError,
-    Fix,
-    NotConfigured,
     NotFound,
     ValidationError,
 )
@@ -32,17 +28,18 @@ from crmbridge.core.manifest import (
     Manifest,
     Paging,
     PagingKind,
-    Setting,
 )
 from crmbridge.core.operations import DeleteLevel, Operation, Outcome
 from crmbridge.core.records import FieldFact, Filter, Object, Page, Record, Write, WriteResult
 from crmbridge.core.wire import HttpRequest, HttpResponse
 from crmbridge.drivers.tekmetric import erasure, searching, shapes, wording
+from crmbridge.drivers.tekmetric.credential import SETTINGS
 from crmbridge.drivers.tekmetric.fields import FIELDS
+from crmbridge.drivers.tekmetric.messages import SHOP_FIX, error_of
 from crmbridge.drivers.tekmetric.objects import DOCS, OBJECTS
-from crmbridge.toolkit import failures, paging
+from crmbridge.drivers.tekmetric.shop import Shop
+from crmbridge.toolkit import paging
 from crmbridge.toolkit.fieldmap import get_path
-from crmbridge.toolkit.rest import RestDriver
 from crmbridge.toolkit.schema import field_facts
 
 MANIFEST = Manifest(
@@ -60,37 +57,7 @@ MANIFEST = Manifest(
         # The token stays valid until revoked, and a repeated call answers the same one.
         access_seconds=0,
     ),
-    settings=(
-        Setting(
-            name="shop_id",
-            label="Shop id",
-            help="The number of the shop in Tekmetric. The shop must have granted access to your client.",
-            pattern=r"[1-9][0-9]{0,17}",
-            example="791",
-        ),
-        Setting(name="client_id", label="Client id", help="Of your approved Tekmetric API application."),
-        Setting(
-            name="client_secret",
-            label="Client secret",
-            help="Belongs to the client id; Tekmetric shows it once.",
-            is_secret=True,
-        ),
-        Setting(
-            name="base_url",
-            label="Address",
-            help="https://shop.tekmetric.com, or https://sandbox.tekmetric.com with a sandbox client.",
-            kind="url",
-            pattern=r"https?://[^\s?#@]{3,300}",
-            default="https://shop.tekmetric.com",
-        ),
-        Setting(
-            name="appointment_minutes",
-            label="Minutes of an appointment",
-            help="How long an appointment lasts when nobody gave its end; Tekmetric requires one.",
-            pattern=r"[1-9][0-9]{0,3}",
-            default="60",
-        ),
-    ),
+    settings=SETTINGS,
     base_url="{base_url}/api/v1",
     objects=OBJECTS,
     paging=Paging(
@@ -107,10 +74,9 @@ SANDBOX = msgspec.structs.replace(
 )
 
 _MARK_PAGES = 20
-_SHOP_FIX = Fix("grant_shop", "Let the shop grant your Tekmetric client access, or correct the shop id.")
 
 
-class Tekmetric(RestDriver):
+class Tekmetric(Shop):
     """One shop through one client."""
 
     MANIFEST = MANIFEST
@@ -134,7 +100,7 @@ class Tekmetric(RestDriver):
                 subcode="insufficient_scope",
                 provider=self.manifest.slug,
                 operation="test",
-                fix=_SHOP_FIX,
+                fix=SHOP_FIX,
                 provider_facts={"shops_in_scope": sorted(shops)[:50]},
             )
         return Proof(account=shops[own] or f"shop {own}", scopes=sorted(shops))
@@ -161,46 +127,6 @@ class Tekmetric(RestDriver):
             return super().next_page(operation, obj, response, tree, asked)
         has_more = tree.get("last") is False and asked.count > 0
         return str(int(asked.cursor or 0) + 1) if has_more else ""
-
-    # One token sees the shops of other tenants: `shop=` in a list is asked for, and not trusted.
-    def _number_of(self, name: str, pattern: str, default: str = "") -> str:
-        text = self.access.settings.get(name) or default
-        if not re.fullmatch(pattern, text):
-            raise NotConfigured(
-                f"The setting {name!r} of this connection is {'not valid' if text else 'missing'}.",
-                provider=self.manifest.slug,
-                fix=Fix("fill_in", f"Fill in {name!r} in the credential form and test it again."),
-            )
-        return text
-
-    def _shop(self) -> str:
-        """The shop of this connection. Raises NotConfigured."""
-        return self._number_of("shop_id", r"[1-9][0-9]{0,17}")
-
-    def _is_own(self, native: Mapping[str, Any]) -> bool:
-        """Raises UnexpectedResponse for a record that tells no shop: unseen, it would be made again."""
-        if not (shop := self.id_text(native.get("shopId"))):
-            raise self.unexpected("a record without shopId", Operation.GET, is_write=False)
-        return shop == self._shop()
-
-    async def get_record(self, obj: Object, remote_id: str) -> Record:
-        self._shop()
-        record = await super().get_record(obj, remote_id)
-        if not self._is_own(record.native):
-            raise self._not_here("get")
-        return record
-
-    def _not_here(self, operation: str) -> NotFound:
-        return NotFound(
-            "Tekmetric has no such record in this shop.", provider=self.manifest.slug, operation=operation
-        )
-
-    # After the page is read, so that rows left out do not end the paging.
-    async def _page(self, operation: Operation, obj: Object, *rest: Any) -> Page:
-        self._shop()
-        page = await super()._page(operation, obj, *rest)
-        page.records = [one for one in page.records if self._is_own(one.native)]
-        return page
 
     # `search` is a fuzzy substring over name, e-mail and phone: what comes is compared again.
     async def search_records(self, obj: Object, filter: Filter, cursor: str = "") -> Page:
@@ -233,8 +159,7 @@ class Tekmetric(RestDriver):
         if operation is Operation.CREATE:
             record["shopId"] = int(self._shop())
             if obj is Object.APPOINTMENT:
-                minutes = self._number_of("appointment_minutes", r"[1-9][0-9]{0,3}", "60")
-                record = shapes.lasting(record, int(minutes))
+                record = shapes.lasting(record, int(self.needed("appointment_minutes")))
                 record["about"] = {**record.get("about", {}), "ref": scope["key"]}
         return super().request_for(operation, obj, {**scope, "record": shapes.body(obj, record)})
 
@@ -263,26 +188,6 @@ class Tekmetric(RestDriver):
         body = shapes.body(write.object, fields, current)
         await self._patch(write.object, write.remote_id, body, Operation.UPDATE)
         return self._applied(write, write.remote_id, was_created=False)
-
-    async def _raw(self, obj: Object, remote_id: str) -> dict[str, Any]:
-        """The record in Tekmetric's own shape, of this shop."""
-        self._shop()
-        _, tree, _ = await self._perform(Operation.GET, obj, {"id": self.check_id(obj, remote_id)})
-        if not isinstance(tree, dict):
-            raise self.unexpected("something that is not a record", Operation.GET, is_write=False)
-        if not self._is_own(tree):
-            raise self._not_here("get")
-        return tree
-
-    async def _patch(self, obj: Object, remote_id: str, body: dict[str, Any], operation: Operation) -> None:
-        path = self.manifest.objects[obj].path
-        tree = await self.exchange_json(
-            HttpRequest(method="PATCH", url=f"{path}/{remote_id}", json=body),
-            operation=operation.value,
-            is_write=True,
-        )
-        if not isinstance(tree, dict) or tree.get("type") != "SUCCESS":
-            raise self.unexpected("a change without SUCCESS", operation, is_write=True)
 
     async def delete_record(self, obj: Object, remote_id: str) -> DeleteLevel:
         self.spec(obj, Operation.DELETE)
@@ -329,48 +234,16 @@ class Tekmetric(RestDriver):
 
     # -- failing -------------------------------------------------------------------------------------------
 
-    # Values of the block go out behind their labels; an echo may come without.
-    def redactor_for(self, request: HttpRequest) -> Callable[[str], str]:
+    # Values of the block go out behind their labels.
+    def bare_texts(self, request: HttpRequest) -> list[str]:
         body = request.json if isinstance(request.json, dict) else {}
         parts = [wording.split(body.get(name)) for name in ("notes", "description") if body.get(name)]
-        bare = [text for free, about in parts for text in (free, *about.values())]
-        return super().redactor_for(msgspec.structs.replace(request, query={**request.query, "bare": bare}))
+        return [str(text) for free, about in parts for text in (free, *about.values())]
 
     def error_from(self, response: HttpResponse, operation: str, is_write: bool) -> CrmError | None:
-        """A refusal may come with 200; its fields stand in ``details``. 401 and 429 have empty bodies."""
-        try:
-            tree = response.json() if response.body else None
-        except (msgspec.MsgspecError, UnicodeError, RecursionError):
-            return None
-        if not isinstance(tree, dict):
-            return None
-        is_fine = 200 <= response.status < 300
-        if is_fine and tree.get("type") != "ERROR":
-            return None
-        details = tree.get("details")
-        return failures.error_for_status(
-            response,
-            provider=self.manifest.slug,
-            operation=operation,
-            is_write=is_write,
-            overrides=_STATUSES | ({response.status: _REFUSED} if is_fine else {}),
-            message=str(tree.get("message") or ""),
-            fields=tuple(
-                FieldError(_slot(name), str(text)) for name, text in details.items() if isinstance(text, str)
-            )
-            if isinstance(details, dict)
-            else (),
-        )
-
-
-_REFUSED = failures.StatusRule(error=ValidationError, outcome=Outcome.NOT_APPLIED, retry_safe=False)
-_STATUSES = {403: failures.StatusRule(error=AuthError, subcode="insufficient_scope", fix=_SHOP_FIX)}
+        return error_of(response, provider=self.manifest.slug, operation=operation, is_write=is_write)
 
 
 def _takes_first_away(fields: Mapping[str, Any]) -> bool:
     """A repeat of such an update would take the next phone or e-mail."""
     return any(name in fields and not fields[name] for name in ("phone", "email"))
-
-
-def _slot(name: Any) -> str:
-    return re.sub(r"[^\w.\[\]-]", "", str(name))[:80]

@@ -68,6 +68,7 @@ _PERSON_FACTS: dict[str, Any] = {
     "natural_keys": ("email", "phone"),
     "required": ("firstName",),
     "idempotency": Idempotency(kind=IdempotencyKind.NATURAL_KEY),
+    "doubts": {Operation.UPDATE: "it takes an e-mail or a phone away: a repeat would take away the next one"},
 }
 
 OBJECTS = {
@@ -139,7 +140,8 @@ OBJECTS = {
         delete_level=DeleteLevel.SOFT,
         erase_level=DeleteLevel.SOFT,
         # Tekmetric guards no appointment: our mark stands in the description, find_written looks for it.
-        idempotency=Idempotency(kind=IdempotencyKind.NATURAL_KEY, field="about.ref"),
+        idempotency=Idempotency(kind=IdempotencyKind.MARK, field="about.ref"),
+        doubts={Operation.CREATE: "too many appointments stand in the days around its start to look through"},
     ),
     Object.DEAL: ObjectSpec(
         native="repair order",

@@ -20,26 +20,23 @@ from crmbridge.core.errors import (
     Conflict,
     CrmError,
     FieldError,
-    Fix,
     NotConfigured,
     NotFound,
     RateLimited,
-    Unsupported,
-    ValidationError,
 )
-from crmbridge.core.manifest import Auth, AuthKind, Budget, BudgetKind, Manifest, Paging, PagingKind, Setting
-from crmbridge.core.operations import DeleteLevel, Operation, Outcome
+from crmbridge.core.manifest import Auth, AuthKind, Budget, BudgetKind, Manifest, Paging, PagingKind
+from crmbridge.core.operations import Operation, Outcome
 from crmbridge.core.records import FieldFact, Filter, Object, Page, Record, Write, WriteResult
 from crmbridge.core.wire import HttpRequest, HttpResponse
 from crmbridge.drivers.toast import shapes
+from crmbridge.drivers.toast.credential import GUID, SETTINGS
 from crmbridge.drivers.toast.messages import CONNECT, error_of
 from crmbridge.drivers.toast.objects import DOCS, guests_by_api, guests_on_orders
-from crmbridge.drivers.toast.visits import Visits
+from crmbridge.drivers.toast.redaction import Redaction
 from crmbridge.toolkit.auth import SecretRef
 from crmbridge.toolkit.schema import field_facts
 
 _GUIDE = "https://doc.toasttab.com/doc/devguide"
-_GUID = r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 _SIGN_IN = "/authentication/v1/authentication/login"
 _SIGN_IN_AUTH = Auth(kind=AuthKind.SIGN_IN)
 
@@ -64,39 +61,7 @@ MANIFEST = Manifest(
         # Asked for at most twice an hour: a repeated call answers the same token until its last minute.
         token_calls_per_minute=1,
     ),
-    settings=(
-        Setting(
-            name="restaurant_guid",
-            label="Restaurant GUID",
-            help="Of the location. The restaurant must have connected your partner client in Toast Web.",
-            pattern=_GUID,
-            example="a1b2c3d4-0000-4000-8000-000000000001",
-        ),
-        Setting(name="client_id", label="Client id", help="Of your partner client, given by Toast."),
-        Setting(
-            name="client_secret",
-            label="Client secret",
-            help="Belongs to the client id. Each of Toast's environments has its own.",
-            is_secret=True,
-        ),
-        Setting(
-            name="base_url",
-            label="Address",
-            help="The API host that Toast gave you with the credentials, such as https://ws-api.toasttab.com.",
-            kind="url",
-            pattern=r"https?://[^\s?#@]{3,300}",
-            default="https://ws-api.toasttab.com",
-        ),
-        Setting(
-            name="guest_path",
-            label="Guest base path",
-            help="The base path of the guest API that Toast has named to you. Leave it empty if there is none: "
-            "guests are then read from orders, and neither written nor erased.",
-            is_required=False,
-            pattern=r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]{0,60}){1,6}",
-            example="/loyalty/v1/guests",
-        ),
-    ),
+    settings=SETTINGS,
     base_url="{base_url}",
     objects=guests_by_api("/guests"),
     paging=Paging(
@@ -130,7 +95,7 @@ def _manifest(guest_path: str) -> Manifest:
     return msgspec.structs.replace(MANIFEST, objects=guests_by_api(guest_path))
 
 
-class Toast(Visits):
+class Toast(Redaction):
     """One restaurant through one partner client."""
 
     MANIFEST = MANIFEST
@@ -184,7 +149,7 @@ class Toast(Visits):
     async def test_connection(self) -> Proof:
         """The restaurant, by its GUID; scopes that the token lacks are named."""
         guid = self.access.settings.get("restaurant_guid", "").strip()
-        if not re.fullmatch(_GUID, guid):
+        if not re.fullmatch(GUID, guid):
             raise _no_restaurant()
         request = HttpRequest(method="GET", url=f"/restaurants/v1/restaurants/{guid}")
         try:
@@ -225,10 +190,8 @@ class Toast(Visits):
         self.spec(obj, Operation.SEARCH)
         asked = {name: filter.equals[name] for name in ("email", "phone") if filter.equals.get(name)}
         if filter.text or not asked:
-            problem = FieldError("filter", "needs an e-mail or a phone; nothing else is searchable")
-            raise ValidationError(
-                "Toast cannot search so.", provider=self.manifest.slug, operation="search", fields=(problem,)
-            )
+            problem = "needs an e-mail or a phone; nothing else is searchable"
+            raise self.invalid("Toast cannot search so.", "filter", problem, operation="search")
         sent = {
             name: text for key, value in asked.items() for name, text in shapes.wanted(key, value).items()
         }
@@ -284,43 +247,6 @@ class Toast(Visits):
                 self.holds(one, write.fields, exact=False) for one in await self._alike(write)
             )
             return WriteResult(outcome=Outcome.UNKNOWN if is_there else Outcome.NOT_APPLIED)
-
-    async def _find_changed(self, write: Write) -> WriteResult:
-        if write.operation is Operation.UPDATE:
-            return await super()._find_changed(write)
-        is_done = shapes.is_redacted(await self._raw(write.object, write.remote_id))
-        return self._found(write.remote_id if is_done else "", Outcome.NOT_APPLIED)
-
-    async def _raw(self, obj: Object, remote_id: str) -> dict[str, Any]:
-        """The guest in Toast's own shape."""
-        _, tree, _ = await self._perform(Operation.GET, obj, {"id": self.check_id(obj, remote_id)})
-        if not isinstance(tree, dict) or not tree.get("guid"):
-            raise self.unexpected("something that is not a guest", Operation.GET, is_write=False)
-        return tree
-
-    # No page shows a hard delete of a guest: both deletes redact, and what Toast shows afterwards is checked.
-    async def _remove(self, obj: Object, remote_id: str, operation: Operation) -> DeleteLevel:
-        spec = self.spec(obj, operation)
-        before = await self._raw(obj, remote_id)
-        scope = {"id": remote_id, "record": shapes.redacted(before), "object": obj.value}
-        await self.exchange(
-            super().request_for(Operation.UPDATE, obj, scope), operation=operation.value, is_write=True
-        )
-        try:
-            left = await self._raw(obj, remote_id)
-        except CrmError as error:
-            error.outcome, error.retry_safe = Outcome.UNKNOWN, False
-            raise
-        if not shapes.is_redacted(left):
-            raise Unsupported(
-                "Toast took the redaction of the guest and still shows something of the person.",
-                subcode="delete_unsupported",
-                provider=self.manifest.slug,
-                operation=operation.value,
-                outcome=Outcome.UNKNOWN,
-                fix=Fix("erase_by_hand", guests_on_orders()[obj].operations[Operation.ERASE].fix),
-            )
-        return spec.erase_level if operation is Operation.ERASE else spec.delete_level
 
     def error_from(self, response: HttpResponse, operation: str, is_write: bool) -> CrmError | None:
         return error_of(response, provider=self.manifest.slug, operation=operation, is_write=is_write)

@@ -10,8 +10,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import msgspec
-
 from crmbridge.core.errors import AuthError, CrmError, FieldError, Fix, Unavailable, ValidationError
 from crmbridge.core.operations import Outcome
 from crmbridge.core.wire import HttpResponse
@@ -66,8 +64,5 @@ def error_of(response: HttpResponse, *, provider: str, operation: str, is_write:
 
 
 def _said(response: HttpResponse) -> dict[str, Any]:
-    try:
-        tree = response.json()
-    except (msgspec.MsgspecError, UnicodeError, RecursionError, ValueError):
-        return {}
+    tree = failures.tree_or_none(response)
     return tree if isinstance(tree, dict) and isinstance(tree.get("errors") or [], list) else {}

@@ -115,6 +115,10 @@ def guests_by_api(path: str) -> dict[Object, ObjectSpec]:
         # The withdrawn API took the id from its client; ours is made from the mark. Whether a new guest is found at
         # once is UNCONFIRMED, so a look-up after an unknown outcome waits a little.
         idempotency=Idempotency(kind=IdempotencyKind.EXTERNAL_ID, field="guid", search_lag_seconds=10),
+        doubts={
+            Operation.CREATE: "nobody stands under our id, and the guest has no e-mail and no phone, or another guest "
+            "has all of the values"
+        },
     )
     return {Object.CUSTOMER: guest, **_OTHERS}
 

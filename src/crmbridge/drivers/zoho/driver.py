@@ -23,83 +23,29 @@ from crmbridge.core.manifest import (
     Budget,
     BudgetKind,
     Call,
-    Idempotency,
-    IdempotencyKind,
     Manifest,
-    ObjectSpec,
     Paging,
     PagingKind,
-    Setting,
 )
-from crmbridge.core.operations import COMPOSED, FULL, LIMITED, NOT_YET, DeleteLevel, Operation, Support
+from crmbridge.core.operations import DeleteLevel, Operation
 from crmbridge.core.records import FieldFact, Object
 from crmbridge.core.tokens import TokenFault
 from crmbridge.core.wire import HttpRequest, HttpResponse
 from crmbridge.drivers.zoho import hosts, schema
+from crmbridge.drivers.zoho.credential import SETTINGS
 from crmbridge.drivers.zoho.erasure import erase
 from crmbridge.drivers.zoho.finding import Finder
 from crmbridge.drivers.zoho.messages import error_of, read_credits
-from crmbridge.drivers.zoho.natives import API, MARK, NATIVES
+from crmbridge.drivers.zoho.natives import API, NATIVES
+from crmbridge.drivers.zoho.objects import OBJECTS
 from crmbridge.drivers.zoho.reading import MOST_ROWS, Reader
-from crmbridge.drivers.zoho.writing import MOST_WRITES, Writer
-from crmbridge.toolkit.auth import SecretRef
+from crmbridge.drivers.zoho.writing import Writer
 from crmbridge.toolkit.composed import ComposedDriver
 from crmbridge.toolkit.limits import LimitReading
 
 __all__ = ["MANIFEST", "Zoho"]
 
 DOCS = "https://www.zoho.com/crm/developer/docs/api/v8"
-LAG = 10.0
-_ALL: dict[Operation, Support] = {
-    Operation.DESCRIBE: FULL,
-    Operation.SEARCH: FULL,
-    Operation.GET: FULL,
-    Operation.LIST: FULL,
-    Operation.CREATE: FULL,
-    Operation.UPDATE: FULL,
-    Operation.UPSERT: COMPOSED("a look for the match, then Zoho's upsert by that field (by several: by id)"),
-    Operation.DELETE: FULL,
-    Operation.ERASE: COMPOSED("the delete, then the removal from the recycle bin"),
-    Operation.CHANGES: NOT_YET("polling by Modified_Time comes in a later version"),
-}
-_BY_ID = {
-    Operation.UPSERT: COMPOSED("a look for the match, then a change by id or a create: no upsert in Zoho")
-}
-_NOTE = {
-    Operation.UPSERT: NOT_YET("has no natural key"),
-    Operation.SEARCH: NOT_YET("COQL has no notes, and Zoho's search would put the text into an address"),
-}
-_CALL = {
-    **_BY_ID,
-    Operation.CREATE: LIMITED(
-        "calls only; write a chat or an e-mail as a note, and a recording as a link in its text"
-    ),
-}
-
-
-def _spec(obj: Object, operations: Mapping[Operation, Support] | None = None, **more: Any) -> ObjectSpec:
-    native = NATIVES[obj]
-    declared = _ALL | dict(operations or {})
-    written = (Operation.CREATE, Operation.UPDATE, Operation.UPSERT, Operation.DELETE)
-    unique = Idempotency(kind=IdempotencyKind.EXTERNAL_ID, field=MARK, search_lag_seconds=LAG)
-    return ObjectSpec(
-        native=native.name,
-        path=f"{API}/{native.name}",
-        updated_field="Modified_Time",
-        operations=declared,
-        batch={one: MOST_WRITES for one in written if declared[one].is_usable},
-        links=dict(native.links),
-        required=native.required,
-        delete_level=DeleteLevel.SOFT,
-        erase_level=DeleteLevel.HARD,
-        idempotency=more.pop("idempotency", unique),
-        **more,
-    )
-
-
-_BY_MARK = Idempotency(kind=IdempotencyKind.NATURAL_KEY, field=MARK, search_lag_seconds=LAG)
-_BY_TITLE = Idempotency(kind=IdempotencyKind.NATURAL_KEY, field="Note_Title", search_lag_seconds=LAG)
-
 MANIFEST = Manifest(
     slug="zoho",
     display_name="Zoho CRM",
@@ -136,47 +82,10 @@ MANIFEST = Manifest(
         access_seconds=3600,
         token_calls_per_minute=1,
     ),
-    settings=(
-        Setting(
-            name="accounts_url",
-            label="Accounts address",
-            help="Where the consent begins. Zoho leads on to the user's own data centre, but not to China's: for that"
-            " one https://accounts.zoho.com.cn. Any other address only for tests against an emulator.",
-            kind="url",
-            pattern=hosts.ACCOUNTS_PATTERN,
-            default=hosts.ACCOUNTS,
-            is_required=False,
-        ),
-        Setting(
-            name="environment",
-            label="Environment",
-            help="production, or the organisation's sandbox or developer environment.",
-            kind="choice",
-            options=tuple(hosts.ENVIRONMENTS),
-            default="production",
-            is_required=False,
-        ),
-        Setting(
-            name="automations",
-            label="Workflows and assignment rules",
-            help="run: they run for what crmbridge writes, as for people. skip: they do not.",
-            kind="choice",
-            options=("run", "skip"),
-            default="run",
-            is_required=False,
-        ),
-    ),
+    settings=SETTINGS,
     base_url="{api_domain}",
     data_centres=hosts.CENTRES,
-    objects={
-        Object.LEAD: _spec(Object.LEAD, natural_keys=("Email",)),
-        Object.CUSTOMER: _spec(Object.CUSTOMER, {Operation.LOOKUP: FULL}, natural_keys=("Email",)),
-        Object.DEAL: _spec(Object.DEAL),
-        Object.APPOINTMENT: _spec(Object.APPOINTMENT, _BY_ID, idempotency=_BY_MARK),
-        Object.CASE: _spec(Object.CASE),
-        Object.NOTE: _spec(Object.NOTE, _NOTE, idempotency=_BY_TITLE),
-        Object.ACTIVITY: _spec(Object.ACTIVITY, _CALL, idempotency=_BY_MARK),
-    },
+    objects=OBJECTS,
     paging=Paging(kind=PagingKind.CURSOR, cursor_param="page_token", max_size=MOST_ROWS),
     budgets=(
         Budget(
@@ -273,13 +182,8 @@ class Zoho(ComposedDriver):
 
     async def revoke(self) -> bool:
         """The refresh token of this consent and its access tokens; other consents keep theirs."""
-        name = "refresh_token" if self.access.secrets.get("refresh_token") else "access_token"
         accounts = hosts.accounts_of(self.access.settings, self.access.facts)
-        request = HttpRequest(
-            method="POST", url=f"{accounts}/oauth/v2/token/revoke", form={"token": SecretRef(name)}
-        )
-        await self.exchange(request, operation="revoke", is_write=True)
-        return True
+        return await self.revoke_at(f"{accounts}/oauth/v2/token/revoke")
 
     # -- connect -------------------------------------------------------------------------------------------
 

@@ -11,8 +11,6 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import msgspec
-
 from crmbridge.core.errors import (
     AuthError,
     Conflict,
@@ -26,7 +24,7 @@ from crmbridge.core.errors import (
 )
 from crmbridge.core.operations import Outcome
 from crmbridge.core.wire import HttpResponse
-from crmbridge.toolkit.failures import StatusRule, error_for_status
+from crmbridge.toolkit.failures import StatusRule, error_for_status, tree_or_none
 from crmbridge.toolkit.limits import LimitReading
 
 __all__ = ["ROW_STATUSES", "SCOPES", "error_of", "read_credits", "row_error"]
@@ -180,10 +178,7 @@ def _made(
 def _tree(response: HttpResponse) -> dict[str, Any]:
     if not response.body or len(response.body) > 1_048_576:
         return {}
-    try:
-        tree = response.json()
-    except (msgspec.MsgspecError, UnicodeError, RecursionError, ValueError):
-        return {}
+    tree = tree_or_none(response)
     return tree if isinstance(tree, dict) else {}
 
 

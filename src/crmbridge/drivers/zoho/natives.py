@@ -16,6 +16,7 @@ from crmbridge.core.errors import FieldError, ValidationError
 from crmbridge.core.operations import Operation
 from crmbridge.core.records import Object, Write
 from crmbridge.drivers.zoho.coql import Kind
+from crmbridge.toolkit.names import split_name
 
 __all__ = [
     "API",
@@ -24,16 +25,13 @@ __all__ = [
     "NATIVES",
     "Native",
     "body_of",
-    "note_title",
     "read_values",
     "refused",
-    "title_mark",
 ]
 
 API = "/crm/v8"
 MARK, MARK_LABEL = "crmbridge_mark", "crmbridge mark"
 """A custom text field, unique where Zoho allows it: Zoho has no idempotency key. Zoho makes the name from the label."""
-_TITLE_TEXT = 60
 _DURATION = re.compile(r"(?:(\d{1,4}):)?(\d{1,5}):(\d{1,2})", re.ASCII)
 
 
@@ -134,20 +132,6 @@ def refused(name: str, problem: str) -> ValidationError:
     )
 
 
-def note_title(write: Write) -> str:
-    """A note's title: its first line, and a part of the write's id by which it is found (notes have no own fields)."""
-    body = write.fields.get("Note_Content")
-    lines = body.strip().splitlines() if isinstance(body, str) else []
-    line = (lines[0] if lines else "Note").strip()
-    line = line if len(line) <= _TITLE_TEXT else line[: _TITLE_TEXT - 1].rstrip() + "…"
-    return f"{line} {title_mark(write)}"
-
-
-def title_mark(write: Write) -> str:
-    """The end of a note's title that tells which write made it."""
-    return f"[{write.target_id.replace('-', '')[-12:]}]"
-
-
 def body_of(native: Native, write: Write) -> dict[str, Any]:
     """The fields of a write as Zoho takes them, links included. Raises ValidationError."""
     body: dict[str, Any] = {}
@@ -189,12 +173,11 @@ def _link(native: Native, links: Mapping[str, str], body: dict[str, Any]) -> Non
 
 def _split_name(body: dict[str, Any]) -> None:
     """Zoho keeps two names; one text is split at its last blank, unless a part was given by itself."""
-    whole = str(body.pop("full_name") or "").strip()
+    first, last = split_name(body.pop("full_name"))
     if "First_Name" in body or "Last_Name" in body:
         return
-    first, _, last = whole.rpartition(" ")
-    if first.strip():
-        body["First_Name"] = first.strip()
+    if first:
+        body["First_Name"] = first
     body["Last_Name"] = last or None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.resources import files
 from typing import Any
 
@@ -18,6 +18,7 @@ from crmbridge.core.operations import Operation
 from crmbridge.core.records import Filter, Object, Page, Record, Write
 from crmbridge.core.wire import HttpRequest, HttpResponse
 from crmbridge.drivers.zoho.coql import (
+    COQL,
     MOST_VALUES,
     RESERVED,
     AllOf,
@@ -27,7 +28,6 @@ from crmbridge.drivers.zoho.coql import (
     Kind,
     Like,
     Select,
-    moment,
 )
 from crmbridge.drivers.zoho.natives import API, MARK, NATIVES, Native, read_values, refused
 from crmbridge.drivers.zoho.schema import Known, known_fields
@@ -36,6 +36,7 @@ from crmbridge.toolkit.exchange import HttpDriver
 from crmbridge.toolkit.fieldmap import get_path, parse_fields
 from crmbridge.toolkit.formats import moment_text
 from crmbridge.toolkit.phones import country_and_national, to_e164
+from crmbridge.toolkit.queries import equal, older_than
 
 __all__ = ["MOST_ROWS", "Reader", "same_value"]
 
@@ -81,10 +82,7 @@ class Reader:
 
     def equal(self, native: Native, pairs: Mapping[str, Any]) -> list[Any]:
         """One condition for each pair; an empty value is null."""
-        return [
-            Compare(path, "=", None if value == "" else value, self.kind(native, path))
-            for path, value in pairs.items()
-        ]
+        return equal(pairs, partial(self.kind, native))
 
     # -- one record ----------------------------------------------------------------------------------------
 
@@ -151,13 +149,11 @@ class Reader:
             found = _BY_TIME.fullmatch(cursor)
             if found is None:
                 raise _bad_cursor()
-            before = Compare("Modified_Time", "<", found[1], Kind.DATETIME)
-            same = Compare("Modified_Time", "=", found[1], Kind.DATETIME)
-            conditions.append(AnyOf((before, AllOf((same, Compare("id", "<", found[2]))))))
+            conditions.append(older_than("Modified_Time", found[1], "id", found[2]))
         rows, has_more = await self._page(native, conditions, ("Modified_Time", "id"), size, "list")
         records = [self.record(obj, row) for row in rows]
         is_last = not has_more or not records or not records[-1].updated_at
-        last = "" if is_last else f"{moment(records[-1].updated_at)}|{records[-1].remote_id}"
+        last = "" if is_last else f"{COQL.moment(records[-1].updated_at)}|{records[-1].remote_id}"
         return Page(records=records, next_cursor=last)
 
     async def _listed(self, obj: Object, native: Native, since: str, cursor: str, size: int) -> Page:
@@ -174,7 +170,7 @@ class Reader:
                 raise _bad_cursor()
             query |= {"per_page": found[1], "page_token": found[2]}
             size = int(found[1])
-        headers = {"If-Modified-Since": moment(since)} if since else {}
+        headers = {"If-Modified-Since": COQL.moment(since)} if since else {}
         request = HttpRequest(method="GET", url=f"{API}/{native.name}", query=query, headers=headers)
         response = await self.driver.exchange(request, operation="list", ok_statuses=(304,))
         if response.status in (204, 304):

@@ -12,6 +12,7 @@ from crmbridge.core.driver import CrmDriver
 from crmbridge.core.errors import (
     AuthError,
     Conflict,
+    CrmError,
     NotFound,
     RateLimited,
     Unavailable,
@@ -383,3 +384,16 @@ async def test_preview_when_asked_then_the_request_and_nothing_leaves(zoho: Zoho
     shown = driver.preview(write(2, {}, operation=Operation.DELETE, remote_id="5"))
     assert shown == {"method": "DELETE", "path": "/crm/v8/Leads", "query": {"ids": "5"}}
     assert not zoho.requests
+
+
+async def test_batch_when_a_refused_row_speaks_of_another_then_neithers_values_are_shown(
+    zoho: ZohoEmulator,
+) -> None:
+    driver = await connected(zoho)
+    said = "Lin 0 of mei.0@example.com stands before lin 99, mei.99@example.com"
+    row = {"status": "error", "code": "INVALID_DATA", "message": said, "details": {}}
+    zoho.faults.add("status", operation="create", status=400, body={"data": [row] * 100})
+    results = await driver.write_batch([write(n, person(n)) for n in range(100)])
+    shown = " ".join(str(one.error.to_dict()) for one in results if isinstance(one.error, CrmError)).lower()
+    assert "[value] of [value] stands before [value]" in shown
+    assert "lin 0" not in shown and "lin 99" not in shown and "mei." not in shown

@@ -8,25 +8,27 @@ that a second one is refused with the id of the first.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
 
-from crmbridge.core.errors import Conflict, CrmError, Fix, UnexpectedResponse, ValidationError
+from crmbridge.core.errors import Conflict, CrmError, Fix
 from crmbridge.core.operations import DeleteLevel, Operation, Outcome
 from crmbridge.core.records import Object, Write, WriteResult
 from crmbridge.core.wire import HttpRequest, HttpResponse
 from crmbridge.drivers.zoho.messages import ROW_STATUSES, row_error
-from crmbridge.drivers.zoho.natives import API, NATIVES, Native, body_of, note_title, refused
+from crmbridge.drivers.zoho.natives import API, NATIVES, Native, body_of, refused
 from crmbridge.drivers.zoho.reading import Reader, same_value
 from crmbridge.drivers.zoho.schema import fields_of, mark_of
-from crmbridge.toolkit.batches import parts, rounds
+from crmbridge.toolkit.batches import Results, built, failed, match_parts, parts, rounds
+from crmbridge.toolkit.names import note_title
+from crmbridge.toolkit.writing import BatchWriter
 
-__all__ = ["MOST_WRITES", "Results", "Writer", "failed"]
+__all__ = ["MOST_WRITES", "Writer"]
 
 MOST_WRITES = 100
-Results = dict[int, WriteResult]
 Bodies = Mapping[int, dict[str, Any]]
 
 
@@ -49,18 +51,14 @@ class Answer(msgspec.Struct):
 _ANSWER = msgspec.json.Decoder(Answer)
 
 
-class Writer:
+class Writer(BatchWriter):
     """Writes of one access; places are positions in the caller's list."""
 
     def __init__(self, reader: Reader) -> None:
+        super().__init__(reader.driver)
         self.reader = reader
-        self.driver = reader.driver
 
     # -- what is sent --------------------------------------------------------------------------------------
-
-    def mark(self, write: Write) -> str:
-        """The text that tells which write made a record."""
-        return f"{self.driver.access.mark_prefix}-{write.target_id}"
 
     def mark_field(self, native: Native) -> str:
         """The field for it, empty where ``prepare`` could not make one."""
@@ -75,19 +73,14 @@ class Writer:
         if native.name == "Deals" and body.get("Stage") in (None, ""):
             body["Stage"] = self.driver.access.facts.get("first_stage") or "Qualification"
         if native.name == "Notes" and not body.get("Note_Title"):
-            body["Note_Title"] = note_title(write)
+            body["Note_Title"] = note_title(write.fields.get("Note_Content"), write)
         if is_marked and (field := self.mark_field(native)):
             body[field] = self.mark(write)
         return body
 
     def change_body(self, native: Native, write: Write) -> dict[str, Any]:
         """The fields of a change. Raises ValidationError."""
-        if write.related:
-            names = ", ".join(part.native_object for part in write.related)
-            text = f"Fields of a {write.object.value} are mapped to {names}; here every slot stands on its own module."
-            raise ValidationError(text, provider="zoho")
-        for name, remote_id in write.links.items():
-            self.driver.check_id(Object(name), remote_id)
+        self.check_parts(write, "module")
         return body_of(native, write)
 
     async def _checked(
@@ -123,52 +116,36 @@ class Writer:
     async def create(self, obj: Object, writes: Mapping[int, Write]) -> Results:
         """New records. A create that is refused because of our own mark had been done before."""
         native = NATIVES[obj]
-        results: Results = {}
-        bodies: dict[int, dict[str, Any]] = {}
-        for place, write in writes.items():
-            try:
-                bodies[place] = self.create_body(native, write)
-            except CrmError as error:
-                results[place] = failed(error)
+        bodies, results = built(writes, partial(self.create_body, native))
         results |= await self._checked(native, Operation.CREATE, bodies)
         for places in parts(list(bodies), MOST_WRITES):
             some = {place: bodies[place] for place in places}
             results |= await self._send(native, Operation.CREATE, some)
-        await self._find_own(native, writes, results)
+        if field := self.mark_field(native):
+            find = partial(self.reader.ids_by_mark, native, field, operation="create")
+            for place, remote_id in (await self.made_before(writes, results, find, MOST_WRITES)).items():
+                results[place] = self.applied(native, remote_id, was_created=True)
         return results
-
-    async def _find_own(self, native: Native, writes: Mapping[int, Write], results: Results) -> None:
-        field = self.mark_field(native)
-        clashes = [place for place, result in results.items() if isinstance(result.error, Conflict)]
-        marks = {place: self.mark(writes[place]) for place in clashes if field}
-        try:
-            ids = (
-                await self.reader.ids_by_mark(native, field, list(marks.values()), "create") if marks else {}
-            )
-        except CrmError:
-            ids = {}  # whose they are cannot be told: they stay conflicts
-        for place, mark in marks.items():
-            if mark in ids:
-                results[place] = self.applied(native, ids[mark], was_created=True)
 
     # -- update --------------------------------------------------------------------------------------------
 
     async def update(self, obj: Object, writes: Mapping[int, Write]) -> Results:
         """Changes by id; two changes of one record go one after the other."""
         native = NATIVES[obj]
-        results: Results = {}
-        bodies: dict[int, dict[str, Any]] = {}
-        for place, write in writes.items():
-            try:
-                remote_id = self.driver.check_id(obj, write.remote_id)
-                bodies[place] = {"id": remote_id, **self.change_body(native, write)}
-            except CrmError as error:
-                results[place] = failed(error, write.remote_id)
+
+        def body(write: Write) -> dict[str, Any]:
+            return {"id": self.driver.check_id(obj, write.remote_id), **self.change_body(native, write)}
+
+        bodies, results = built(writes, body)
         results |= await self._checked(native, Operation.UPDATE, bodies)
+        return results | await self._by_id(native, Operation.UPDATE, bodies)
+
+    async def _by_id(self, native: Native, operation: Operation, bodies: Bodies) -> Results:
+        """Changes or deletes, no record twice in a call."""
+        results: Results = {}
         for turn in rounds({place: body["id"] for place, body in bodies.items()}):
             for places in parts(turn, MOST_WRITES):
-                some = {place: bodies[place] for place in places}
-                results |= await self._send(native, Operation.UPDATE, some)
+                results |= await self._send(native, operation, {place: bodies[place] for place in places})
         return results
 
     # -- upsert --------------------------------------------------------------------------------------------
@@ -181,11 +158,8 @@ class Writer:
         """
         native = NATIVES[obj]
         results: Results = {}
-        for group in _by_paths(writes).values():
-            for turn in rounds({place: _match_key(writes[place]) for place in group}):
-                for places in parts(turn, MOST_WRITES):
-                    some = {place: writes[place] for place in places}
-                    results |= await self._upsert_some(obj, native, some)
+        for some in match_parts(writes, MOST_WRITES):
+            results |= await self._upsert_some(obj, native, some)
         return results
 
     async def _upsert_some(self, obj: Object, native: Native, writes: Mapping[int, Write]) -> Results:
@@ -201,7 +175,7 @@ class Writer:
                 ids = await self.reader.matching(native, writes)
             except CrmError as error:
                 return {place: failed(error) for place in writes}
-        results = {place: failed(_too_many(found)) for place, found in ids.items() if len(found) > 1}
+        results = {place: failed(self.too_many(found)) for place, found in ids.items() if len(found) > 1}
         by_key: dict[int, Write] = {}
         by_id: dict[int, Write] = {}
         new: dict[int, Write] = {}
@@ -253,18 +227,8 @@ class Writer:
     async def delete(self, obj: Object, ids: Mapping[int, str]) -> Results:
         """Into the recycle bin, where records stay for 60 days."""
         native = NATIVES[obj]
-        results: Results = {}
-        bodies: dict[int, dict[str, Any]] = {}
-        for place, remote_id in ids.items():
-            try:
-                bodies[place] = {"id": self.driver.check_id(obj, remote_id)}
-            except CrmError as error:
-                results[place] = failed(error, remote_id)
-        for turn in rounds({place: body["id"] for place, body in bodies.items()}):
-            for places in parts(turn, MOST_WRITES):
-                some = {place: bodies[place] for place in places}
-                results |= await self._send(native, Operation.DELETE, some)
-        return results
+        bodies, results = built(ids, lambda remote_id: {"id": self.driver.check_id(obj, remote_id)})
+        return results | await self._by_id(native, Operation.DELETE, bodies)
 
     # -- calls ---------------------------------------------------------------------------------------------
 
@@ -298,8 +262,10 @@ class Writer:
             rows = self._rows(response, operation, len(bodies))
         except CrmError as error:
             return {place: failed(error, body.get("id", "")) for place, body in bodies.items()}
+        said = HttpRequest(method="POST", url="", json=list(bodies.values()))
+        hide = self.driver.redactor_for(said)  # rows may speak of each other
         return {
-            place: self._result(native, operation, body, row)
+            place: self._result(native, operation, body, row, hide)
             for (place, body), row in zip(bodies.items(), rows, strict=True)
         }
 
@@ -308,21 +274,28 @@ class Writer:
             rows = _ANSWER.decode(response.body).data
         except (msgspec.MsgspecError, UnicodeError, RecursionError):
             self.driver.tree_of(response, operation=operation.value, is_write=True)
-            raise _odd("something that is no answer to a write", operation) from None
+            raise self.odd("something that is no answer to a write", operation) from None
         if len(rows) != count:
-            raise _odd("another number of results than of records", operation)
+            raise self.odd("another number of results than of records", operation)
         return rows
 
-    def _result(self, native: Native, operation: Operation, body: Mapping[str, Any], row: Row) -> WriteResult:
+    def _result(
+        self,
+        native: Native,
+        operation: Operation,
+        body: Mapping[str, Any],
+        row: Row,
+        hide: Callable[[str], str],
+    ) -> WriteResult:
         known = str(body.get("id", ""))
         details = row.details if isinstance(row.details, dict) else {}
         if row.status == "error" and row.code:
-            return failed(self._refusal(native, operation, body, row), known)
+            return failed(self._refusal(native, operation, body, row, hide), known)
         remote_id = self.driver.id_text(details.get("id")) or known
         if row.status != "success" or not remote_id:
-            return failed(_odd("a row that says neither success nor error", operation), known)
+            return failed(self.odd("a row that says neither success nor error", operation), known)
         if known and remote_id != known:
-            return failed(_odd("a row of another record", operation), known)
+            return failed(self.odd("a row of another record", operation), known)
         if operation is Operation.DELETE:
             return WriteResult(
                 outcome=Outcome.APPLIED, remote_id=remote_id, delete_level=DeleteLevel.SOFT.value
@@ -332,9 +305,15 @@ class Writer:
             was_created = {"insert": True, "update": False}.get(row.action or "")
         return self.applied(native, remote_id, was_created=was_created)
 
-    def _refusal(self, native: Native, operation: Operation, body: Mapping[str, Any], row: Row) -> CrmError:
-        """The error of a refused row, without what the record says."""
-        hide = self.driver.redactor_for(HttpRequest(method="POST", url="", json=dict(body)))
+    def _refusal(
+        self,
+        native: Native,
+        operation: Operation,
+        body: Mapping[str, Any],
+        row: Row,
+        hide: Callable[[str], str],
+    ) -> CrmError:
+        """The error of a refused row, without what the records say."""
         problem = msgspec.to_builtins(row)
         error = row_error(problem, operation=operation.value, hide=hide, known_id=str(body.get("id", "")))
         module = error.provider_facts.get("existing_module", native.name)
@@ -351,35 +330,3 @@ class Writer:
         obj = next(obj for obj, one in NATIVES.items() if one is native)
         url = self.driver.record_url(obj, remote_id)
         return WriteResult(outcome=Outcome.APPLIED, remote_id=remote_id, url=url, was_created=was_created)
-
-
-def failed(error: CrmError, remote_id: str = "") -> WriteResult:
-    """The result that an error is."""
-    return WriteResult(outcome=error.outcome, remote_id=remote_id, error=error)
-
-
-def _too_many(found: Sequence[str]) -> Conflict:
-    return Conflict(
-        f"The match fits {len(found)} records of Zoho CRM; an upsert needs one.",
-        provider="zoho",
-        operation=Operation.UPSERT.value,
-        existing_remote_id=found[0],
-        fix=Fix("narrow_match", "Match by more fields, or merge the records in Zoho CRM."),
-    )
-
-
-def _odd(what: str, operation: Operation) -> UnexpectedResponse:
-    return UnexpectedResponse(
-        f"Zoho CRM answered {what}.", provider="zoho", operation=operation.value, outcome=Outcome.UNKNOWN
-    )
-
-
-def _by_paths(writes: Mapping[int, Write]) -> dict[tuple[str, ...], list[int]]:
-    groups: dict[tuple[str, ...], list[int]] = {}
-    for place, write in writes.items():
-        groups.setdefault(tuple(sorted(write.match)), []).append(place)
-    return groups
-
-
-def _match_key(write: Write) -> str:
-    return repr(sorted((path, str(value).strip().casefold()) for path, value in write.match.items()))
