@@ -106,10 +106,10 @@ class Site:
         emulator = self.emulators[slug]
         return {**emulator.settings(), **emulator.secrets()}
 
-    async def connected(self, tenant: Tenant, slug: str) -> Any:
+    async def connected(self, tenant: Tenant, slug: str, name: str = "primary") -> Any:
         """Connect, test and activate without the console."""
         connections = self.services.connections
-        made = await connections.connect(tenant, slug, self.form(slug), actor="test")
+        made = await connections.connect(tenant, slug, self.form(slug), actor="test", name=name)
         assert (await connections.test(tenant, made.id, actor="test")).ok
         return await connections.activate(tenant, made.id, actor="test")
 

@@ -103,7 +103,8 @@ async def pressed_to(page: Page, name: str, *, most: int = 60) -> None:
         await page.keyboard.press("Tab")
         told = await page.evaluate(
             """() => { const at = document.activeElement; const style = getComputedStyle(at);
-            const label = at.labels && at.labels.length ? at.labels[0].innerText : at.innerText || "";
+            const named = at.getAttribute("aria-label");
+            const label = named || (at.labels && at.labels.length ? at.labels[0].innerText : at.innerText) || "";
             return [label.replace(/\\s+/g, " ").trim(), style.outlineStyle, style.outlineWidth]; }"""
         )
         if re.match(name, told[0]):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from tests.e2e.acme.house import AcmeHouse, acme_house
 
 from crmbridge.api.server import build_api
 from crmbridge.app import running_services
@@ -69,6 +71,24 @@ class House:
         return credential_id
 
 
+OpenHouse = Callable[..., AbstractAsyncContextManager[House]]
+WAIT = {"Prefer": "wait=10"}
+PERSON = {
+    "first_name": "Mariam",
+    "last_name": "Reyes",
+    "email": "mariam@example.com",
+    "phone": "+14155550123",
+}
+PAPERS = {
+    "baa_reference": "BAA-2026-14",
+    "baa_signatory": "Dr. Ann Lee",
+    "baa_signed_on": "2026-10-01",
+    "reviewer": "Sam Roe",
+    "reviewed_on": "2026-10-20",
+}
+"""What opens the gate for health data."""
+
+
 @pytest.fixture
 def master_key() -> Secret:
     made = new_master_key()
@@ -76,30 +96,52 @@ def master_key() -> Secret:
 
 
 @pytest.fixture
-async def house(database_dsns: RoleDsns, master_key: Secret, tmp_path: Path) -> AsyncIterator[House]:
+def open_house(database_dsns: RoleDsns, master_key: Secret, tmp_path: Path) -> OpenHouse:
+    """Opens a house with the emulators of the named drivers; ``ports`` and settings as they are wanted."""
+
+    @asynccontextmanager
+    async def opened(
+        *slugs: str, ports: dict[str, int] | None = None, **settings: Any
+    ) -> AsyncIterator[House]:
+        made = Settings(
+            database_url=database_dsns.app,
+            database_scheduler_url=database_dsns.scheduler,
+            data_dir=tmp_path,
+            master_key=master_key,
+            egress_allow=("127.0.0.1",),
+            **settings,
+        )
+        emulators: dict[str, Any] = {}
+        for slug in slugs:
+            kind = load_emulator(slug)
+            assert kind is not None
+            emulators[slug] = kind()
+        served = await serve_emulators(emulators, ports=ports)
+        async with running_services(made) as services:
+            stop = asyncio.Event()
+            worker = asyncio.create_task(services.jobs.run(stop))
+            _, admin = await services.tenants.create_key(None, "operator", ["admin"], "test")
+            app: Any = build_api(services, max_body_bytes=made.max_body_bytes)
+            transport = httpx.ASGITransport(app=app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://house", timeout=30) as http:
+                yield House(services=services, http=http, emulators=emulators, admin=admin)
+            stop.set()
+            await worker
+        await served.close()
+
+    return opened
+
+
+@pytest.fixture
+async def house(open_house: OpenHouse) -> AsyncIterator[House]:
     """API, worker and the emulators of all form-based drivers."""
-    settings = Settings(
-        database_url=database_dsns.app,
-        database_scheduler_url=database_dsns.scheduler,
-        data_dir=tmp_path,
-        master_key=master_key,
-        egress_allow=("127.0.0.1",),
-        max_body_bytes=64 * 1024,
-    )
-    emulators: dict[str, Any] = {}
-    for slug in ("custom_webhook", "odoo", "rest_api"):
-        kind = load_emulator(slug)
-        assert kind is not None
-        emulators[slug] = kind()
-    served = await serve_emulators(emulators, ports={"odoo": 0})
-    async with running_services(settings) as services:
-        stop = asyncio.Event()
-        worker = asyncio.create_task(services.jobs.run(stop))
-        _, admin = await services.tenants.create_key(None, "operator", ["admin"], "test")
-        app: Any = build_api(services, max_body_bytes=settings.max_body_bytes)
-        transport = httpx.ASGITransport(app=app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://house", timeout=30) as http:
-            yield House(services=services, http=http, emulators=emulators, admin=admin)
-        stop.set()
-        await worker
-    await served.close()
+    slugs = ("custom_webhook", "odoo", "rest_api")
+    async with open_house(*slugs, ports={"odoo": 0}, max_body_bytes=64 * 1024) as house:
+        yield house
+
+
+@pytest.fixture
+async def acme(database_dsns: RoleDsns, master_key: Secret, tmp_path: Path) -> AsyncIterator[AcmeHouse]:
+    """A house with a provider of our own making, over real sockets."""
+    async with acme_house(database_dsns, master_key, tmp_path) as house:
+        yield house

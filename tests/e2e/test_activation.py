@@ -2,22 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
-from tests.e2e.acme.house import AcmeHouse, acme_house
-
-from crmbridge.core.secret import Secret
-from crmbridge.db.roles import RoleDsns
+from tests.e2e.acme.house import AcmeHouse
 
 pytestmark = pytest.mark.postgres
-
-
-@pytest.fixture
-async def acme(database_dsns: RoleDsns, master_key: Secret, tmp_path: Path) -> AsyncIterator[AcmeHouse]:
-    async with acme_house(database_dsns, master_key, tmp_path) as house:
-        yield house
 
 
 async def test_activation_when_the_driver_prepares_then_made_once_and_kept_as_a_fact(acme: AcmeHouse) -> None:

@@ -38,13 +38,22 @@ def test_two_crms_when_routed_paused_and_resumed_then_both_end_up_with_every_wri
         "primary": "applied",
         "second": "applied",
     }
-    run("connections", "pause", "acme", "second")
+    run("connections", "pause", "acme", "second", "--reason", "its servers move")
     paused = run(*lead, "--field", "email=b@example.com")
     assert states(paused) == {"primary": "applied", "second": "accepted"}
     assert run("connections", "pause", "acme", "second", code=1)["error"]["code"] == "conflict"
     run("connections", "resume", "acme", "second")
     shown = ("writes", "show", "acme", paused["write_id"])
     wait_for(lambda: states(run(*shown)) == {"primary": "applied", "second": "applied"})
+    for words in (
+        ("mapping", "show", "acme"),
+        ("mapping", "unset", "acme", "lead.email"),
+        ("describe", "acme", "lead"),
+    ):
+        lost = run(*words, "--connection", "third", code=1)["error"]
+        assert lost["code"] == "not_found" and "primary, second" in lost["fix"]["hint"], lost
+    lost = run("connections", "routes", "acme", "third", code=1)["error"]
+    assert lost["code"] == "not_found" and "primary, second" in lost["fix"]["hint"], lost
     run("mapping", "set", "acme", "lead.email=", "--connection", "second")
     refused = run(*lead, "--field", "email=c@example.com")
     assert states(refused) == {"primary": "applied", "second": "dead_letter"}

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.e2e.acme.house import AcmeHouse, acme_house
+from tests.e2e.acme.house import AcmeHouse
 
 from crmbridge.core.errors import GateClosed, ValidationError
-from crmbridge.core.secret import Secret
 from crmbridge.db.pool import connect
 from crmbridge.db.roles import RoleDsns
 from crmbridge.services.connections import model
 from crmbridge.services.oauth.model import FlowRefused, Link
 
 pytestmark = pytest.mark.postgres
-
-
-@pytest.fixture
-async def acme(database_dsns: RoleDsns, master_key: Secret, tmp_path: Path) -> AsyncIterator[AcmeHouse]:
-    async with acme_house(database_dsns, master_key, tmp_path) as house:
-        yield house
 
 
 async def link_for(acme: AcmeHouse, driver: str, **more: Any) -> dict[str, Any]:

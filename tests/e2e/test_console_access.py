@@ -29,6 +29,7 @@ def path_of(route: Route, **known: str) -> str:
     fill = {
         "tenant": "harbour",
         "driver": "odoo",
+        "connection": "primary",
         "step": "discard",
         "handle": "h" * 43,
         "object": "lead",
@@ -331,7 +332,8 @@ async def test_auditor_when_reading_then_every_page_but_those_of_others(
                 # Nothing is offered that would be refused.
                 offered = re.findall(r'<form[^>]+method="post"[^>]+action="([^"]+)"', page.text)
                 assert set(offered) <= {"/admin/sign-out", "/admin/password"}, (route.path, offered)
-                assert "/revoke" not in page.text and "/connect" not in page.text, route.path
+                for step in ("/revoke", "/crm/connect", "/pause", "/routes", "/redrive", "/discard"):
+                    assert step not in page.text, (route.path, step)
 
 
 async def test_operator_when_his_role_is_lowered_then_it_counts_at_once(

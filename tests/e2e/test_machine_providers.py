@@ -5,66 +5,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from crmbridge.api.server import build_api
-from crmbridge.app import running_services
-from crmbridge.core.secret import Secret
-from crmbridge.db.roles import RoleDsns
-from crmbridge.drivers import load_emulator
-from crmbridge.emulation.serve import serve_emulators
-from crmbridge.settings import Settings
-
-from .conftest import House
+from .conftest import PAPERS, PERSON, WAIT, House, OpenHouse
 
 pytestmark = pytest.mark.postgres
-WAIT = {"Prefer": "wait=10"}
-PERSON = {
-    "first_name": "Mariam",
-    "last_name": "Reyes",
-    "email": "mariam@example.com",
-    "phone": "+14155550123",
-}
-PAPERS = {
-    "baa_reference": "BAA-2026-14",
-    "baa_signatory": "Dr. Ann Lee",
-    "baa_signed_on": "2026-10-01",
-    "reviewer": "Sam Roe",
-    "reviewed_on": "2026-10-20",
-}
 
 
 @pytest.fixture
-async def machines(database_dsns: RoleDsns, master_key: Secret, tmp_path: Path) -> AsyncIterator[House]:
-    """API, worker and the emulators of the providers with client credentials."""
-    settings = Settings(
-        database_url=database_dsns.app,
-        database_scheduler_url=database_dsns.scheduler,
-        data_dir=tmp_path,
-        master_key=master_key,
-        egress_allow=("127.0.0.1",),
-    )
-    emulators: dict[str, Any] = {}
-    for slug in ("athenahealth", "tekmetric", "toast"):
-        kind = load_emulator(slug)
-        assert kind is not None
-        emulators[slug] = kind()
-    served = await serve_emulators(emulators)
-    async with running_services(settings) as services:
-        stop = asyncio.Event()
-        worker = asyncio.create_task(services.jobs.run(stop))
-        _, admin = await services.tenants.create_key(None, "operator", ["admin"], "test")
-        app: Any = build_api(services, max_body_bytes=settings.max_body_bytes)
-        transport = httpx.ASGITransport(app=app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://house", timeout=30) as http:
-            yield House(services=services, http=http, emulators=emulators, admin=admin)
-        stop.set()
-        await worker
-    await served.close()
+async def machines(open_house: OpenHouse) -> AsyncIterator[House]:
+    """The emulators of the providers with client credentials."""
+    async with open_house("athenahealth", "tekmetric", "toast") as house:
+        yield house
 
 
 async def fill_in(house: House, tenant: str, slug: str, **changes: str) -> str:

@@ -2,37 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
-
 import pytest
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from tests.e2e.acme.house import AcmeHouse, acme_house
+from tests.e2e.acme.house import AcmeHouse
 
-from crmbridge import tracing
-from crmbridge.core.secret import Secret
-from crmbridge.db.roles import RoleDsns
 from crmbridge.metrics import REGISTRY
 
 pytestmark = pytest.mark.postgres
-
-
-@pytest.fixture
-async def acme(database_dsns: RoleDsns, master_key: Secret, tmp_path: Path) -> AsyncIterator[AcmeHouse]:
-    async with acme_house(database_dsns, master_key, tmp_path) as house:
-        yield house
-
-
-@pytest.fixture
-def spans() -> Iterator[InMemorySpanExporter]:
-    kept = InMemorySpanExporter()
-    provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(kept))
-    tracing.start(provider)
-    yield kept
-    tracing.stop()
 
 
 def renewals(result: str) -> float:

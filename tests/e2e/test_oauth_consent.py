@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
-from tests.e2e.acme.house import AcmeHouse, acme_house
+from tests.e2e.acme.house import AcmeHouse
 
-from crmbridge.core.secret import Secret
 from crmbridge.db.pool import connect
 from crmbridge.db.roles import RoleDsns
 
 pytestmark = pytest.mark.postgres
-
-
-@pytest.fixture
-async def acme(database_dsns: RoleDsns, master_key: Secret, tmp_path: Path) -> AsyncIterator[AcmeHouse]:
-    async with acme_house(database_dsns, master_key, tmp_path) as house:
-        yield house
 
 
 async def callback_of(house: AcmeHouse, browser: httpx.AsyncClient, link: str) -> str:

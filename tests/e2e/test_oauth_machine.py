@@ -3,31 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.e2e.acme.house import AcmeHouse, acme_house
-
-from crmbridge.core.secret import Secret
-from crmbridge.db.roles import RoleDsns
+from tests.e2e.acme.house import AcmeHouse
+from tests.e2e.conftest import PAPERS
 
 pytestmark = pytest.mark.postgres
 OWN = {"client_id": "tenants-own", "client_secret": "s3cret-of-the-tenant"}
-PAPERS = {
-    "baa_reference": "BAA-2026-14",
-    "baa_signatory": "Dr. Ann Lee",
-    "baa_signed_on": "2026-10-01",
-    "reviewer": "Sam Roe",
-    "reviewed_on": "2026-10-20",
-}
-
-
-@pytest.fixture
-async def acme(database_dsns: RoleDsns, master_key: Secret, tmp_path: Path) -> AsyncIterator[AcmeHouse]:
-    async with acme_house(database_dsns, master_key, tmp_path) as house:
-        yield house
 
 
 async def live_test(house: AcmeHouse, credential_id: str) -> dict[str, Any]:

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
-from tests.e2e.acme.house import AcmeHouse, acme_house
+from tests.e2e.acme.house import AcmeHouse
 from tests.e2e.acme.processes import ended, other_process, start
 
 from crmbridge.core.secret import Secret
-from crmbridge.db.roles import RoleDsns
 from crmbridge.services.connections.lending import ILL_SECONDS
 from crmbridge.services.oauth import protocol
 
 pytestmark = pytest.mark.postgres
-
-
-@pytest.fixture
-async def acme(database_dsns: RoleDsns, master_key: Secret, tmp_path: Path) -> AsyncIterator[AcmeHouse]:
-    async with acme_house(database_dsns, master_key, tmp_path) as house:
-        yield house
 
 
 async def ask(acme: AcmeHouse, times: int) -> Counter[str]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.e2e.acme.house import AcmeHouse, acme_house
+from tests.e2e.acme.house import AcmeHouse
 from tests.e2e.acme.processes import other_process, start
 
 from crmbridge.core.records import Object
@@ -20,12 +19,6 @@ from crmbridge.services.connections.lending import ILL_SECONDS
 pytestmark = pytest.mark.postgres
 ROOT = Path(__file__).parents[2]
 LEAD = {"fields": {"full_name": "Ann Lee", "email": "ann@example.com"}}
-
-
-@pytest.fixture
-async def acme(database_dsns: RoleDsns, master_key: Secret, tmp_path: Path) -> AsyncIterator[AcmeHouse]:
-    async with acme_house(database_dsns, master_key, tmp_path) as house:
-        yield house
 
 
 async def write(house: AcmeHouse, key: str) -> dict[str, Any]:

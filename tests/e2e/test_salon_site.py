@@ -4,59 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from crmbridge.api.server import build_api
-from crmbridge.app import running_services
-from crmbridge.core.secret import Secret
-from crmbridge.db.roles import RoleDsns
-from crmbridge.drivers import load_emulator
-from crmbridge.emulation.serve import serve_emulators
-from crmbridge.settings import Settings
-
-from .conftest import House
+from .conftest import PERSON, WAIT, House, OpenHouse
 
 pytestmark = pytest.mark.postgres
-WAIT = {"Prefer": "wait=10"}
-PERSON = {
-    "first_name": "Mariam",
-    "last_name": "Reyes",
-    "email": "mariam@example.com",
-    "phone": "+14155550123",
-}
 
 
 @pytest.fixture
-async def salon(database_dsns: RoleDsns, master_key: Secret, tmp_path: Path) -> AsyncIterator[House]:
-    """API, worker and the emulated site; the tenant ``salon`` is there."""
-    settings = Settings(
-        database_url=database_dsns.app,
-        database_scheduler_url=database_dsns.scheduler,
-        data_dir=tmp_path,
-        master_key=master_key,
-        egress_allow=("127.0.0.1",),
-    )
-    kind = load_emulator("mindbody")
-    assert kind is not None
-    emulators: dict[str, Any] = {"mindbody": kind()}
-    served = await serve_emulators(emulators)
-    async with running_services(settings) as services:
-        stop = asyncio.Event()
-        worker = asyncio.create_task(services.jobs.run(stop))
-        _, admin = await services.tenants.create_key(None, "operator", ["admin"], "test")
-        app: Any = build_api(services, max_body_bytes=settings.max_body_bytes)
-        transport = httpx.ASGITransport(app=app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://house", timeout=30) as http:
-            house = House(services=services, http=http, emulators=emulators, admin=admin)
-            await house.tenant("salon", vertical="salon", region="US")
-            yield house
-        stop.set()
-        await worker
-    await served.close()
+async def salon(open_house: OpenHouse) -> AsyncIterator[House]:
+    """The emulated site; the tenant ``salon`` is there."""
+    async with open_house("mindbody") as house:
+        await house.tenant("salon", vertical="salon", region="US")
+        yield house
 
 
 async def connect(house: House, **changes: str) -> dict[str, Any]:

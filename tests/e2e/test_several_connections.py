@@ -196,10 +196,13 @@ async def test_routes_when_the_primary_moves_then_the_next_write_leads_there_and
     assert {field["field"] for field in bad.json()["fields"]} == {"routes.invoice", "routes.lead"}
     assert (await route(two, "nobody", lead="also")).status_code == 404
     token = await two.token("acme", "read", "write:*")
-    for method, path in (("PUT", "routes"), ("POST", "pause"), ("POST", "resume")):
-        answer = await two.call(
-            method, f"{TENANT}/connections/second/{path}", token=token, json={"routes": {"lead": "none"}}
-        )
+    orders: list[tuple[str, str, dict[str, Any]]] = [
+        ("PUT", "routes", {"routes": {"lead": "none"}}),
+        ("POST", "pause", {"reason": "x"}),
+        ("POST", "resume", {}),
+    ]
+    for method, path, body in orders:
+        answer = await two.call(method, f"{TENANT}/connections/second/{path}", token=token, json=body)
         assert answer.status_code == 404, answer.text
     rows = (await two.call("GET", f"{TENANT}/audit?action=connection.routed")).json()["entries"]
     assert {row["details"]["connection"] for row in rows[:2]} == {"primary", "second"}
@@ -274,3 +277,74 @@ async def test_accept_when_routes_are_known_then_no_look_at_the_database_for_the
     monkeypatch.setattr(routes_store, "read_routes", never)
     for number in range(3):
         assert (await write(two, f"k{number}", wait=False)).status_code == 202
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "supports"),
+        ("GET", "schema/lead"),
+        ("GET", "mappings"),
+        ("PUT", "mappings"),
+        ("GET", "records/lead/7"),
+        ("POST", "records/lead"),
+        ("GET", "writes"),
+    ],
+)
+async def test_connection_when_unknown_then_404_names_it_and_those_there_are(
+    two: House, method: str, path: str
+) -> None:
+    bodies: dict[str, Any] = {
+        "mappings": {"changes": {"lead.email": None}},
+        "records/lead": {"fields": LEAD, "idempotency_key": "k"},
+    }
+    body = bodies.get(path)
+    rest = {"json": body} if method != "GET" else {}
+    answer = await two.call(method, f"{TENANT}/{path}?connection=nobody", **rest)
+    assert answer.status_code == 404, answer.text
+    told = answer.json()
+    assert told["code"] == "not_found" and told["message"] == "There is no connection 'nobody'."
+    assert told["fix"]["hint"] == "The tenant's connections: primary, second."
+
+
+async def test_supports_and_map_when_asked_of_the_second_then_its_own(two: House) -> None:
+    for name, driver in (("", "odoo"), ("?connection=primary", "odoo"), ("?connection=second", "rest_api")):
+        for path in ("supports", "mappings"):
+            assert (await two.call("GET", f"{TENANT}/{path}{name}")).json()["driver"] == driver, (path, name)
+
+
+async def test_writes_when_state_and_connection_are_asked_then_of_the_same_target(two: House) -> None:
+    two.emulators["rest_api"].faults.add("status", status=422, only="writes", times=0)
+    made = await write(two, "k1")
+    assert states(made) == {"primary": "applied", "second": "dead_letter"}
+    for state, name, count in (
+        ("dead_letter", "second", 1),
+        ("dead_letter", "primary", 0),
+        ("applied", "primary", 1),
+        ("applied", "second", 0),
+    ):
+        page = await two.call("GET", f"{TENANT}/writes?state={state}&connection={name}")
+        assert len(page.json()["writes"]) == count, (state, name)
+
+
+async def test_pause_when_a_reason_is_given_then_kept_in_the_audit_log_alone(two: House) -> None:
+    path = f"{TENANT}/connections/second"
+    too_long = await two.call("POST", f"{path}/pause", json={"reason": "x" * 201})
+    assert too_long.status_code == 422, too_long.text
+    paused = await two.call("POST", f"{path}/pause", json={"reason": "moved to new servers"})
+    assert paused.status_code == 200 and "new servers" not in paused.text
+    resumed = await two.call("POST", f"{path}/resume", json={"reason": "moved"})
+    assert resumed.status_code == 200, resumed.text
+    rows = (await two.call("GET", f"{TENANT}/audit")).json()["entries"]
+    reasons = {row["action"]: row["details"].get("reason") for row in rows}
+    assert reasons["connection.paused"] == "moved to new servers"
+    assert reasons["connection.resumed"] == "moved"
+
+
+async def test_openapi_when_read_then_names_the_connection_and_the_reason(house: House) -> None:
+    document = (await house.http.get("/api/openapi.json")).json()
+    for path, method in (("supports", "get"), ("mappings", "get"), ("mappings", "put")):
+        operation = document["paths"][f"/api/tenants/{{tenant}}/{path}"][method]
+        assert "connection" in {each["name"] for each in operation["parameters"]}, path
+    body = document["paths"]["/api/tenants/{tenant}/connections/{name}/pause"]["post"]["requestBody"]
+    assert "PauseBody" in str(body) and "reason" in str(document["components"]["schemas"]["PauseBody"])

@@ -174,6 +174,12 @@ class RoutesBody(_Body):
     routes: dict[str, str]
 
 
+class PauseBody(_Body):
+    """Why a connection is paused or goes on: kept in the audit log, at most 200 characters, nothing personal."""
+
+    reason: Annotated[str, msgspec.Meta(max_length=200)] = ""
+
+
 class RedriveBody(_Body):
     """Which dead letters and parked writes to try again.
 

@@ -7,7 +7,7 @@ from typing import Any
 from litestar import Controller, post, put
 
 from crmbridge.api.authentication import require_admin, tenant_of
-from crmbridge.api.bodies import RoutesBody
+from crmbridge.api.bodies import PauseBody, RoutesBody
 from crmbridge.api.parameters import FromPath, House, JSONBody, Who
 from crmbridge.services import Services
 from crmbridge.services.tenants.model import Tenant
@@ -39,20 +39,34 @@ class ConnectionRoutes(Controller):
 
     @post("/pause", status_code=200, summary="Accept on, send nothing (operator)")
     async def pause(
-        self, services: House, who: Who, tenant: FromPath[str], name: FromPath[str]
+        self,
+        services: House,
+        who: Who,
+        tenant: FromPath[str],
+        name: FromPath[str],
+        data: JSONBody[PauseBody | None] = None,
     ) -> dict[str, Any]:
         require_admin(who)
         found = await tenant_of(services, who, tenant)
-        await services.connections.routing.pause(found, name, actor=who.actor, request_id=who.request_id)
+        await services.connections.routing.pause(
+            found, name, actor=who.actor, reason=data.reason if data else "", request_id=who.request_id
+        )
         return await _connections(services, found)
 
     @post("/resume", status_code=200, summary="Go on where it stopped (operator)")
     async def resume(
-        self, services: House, who: Who, tenant: FromPath[str], name: FromPath[str]
+        self,
+        services: House,
+        who: Who,
+        tenant: FromPath[str],
+        name: FromPath[str],
+        data: JSONBody[PauseBody | None] = None,
     ) -> dict[str, Any]:
         require_admin(who)
         found = await tenant_of(services, who, tenant)
-        await services.connections.routing.resume(found, name, actor=who.actor, request_id=who.request_id)
+        await services.connections.routing.resume(
+            found, name, actor=who.actor, reason=data.reason if data else "", request_id=who.request_id
+        )
         return await _connections(services, found)
 
 

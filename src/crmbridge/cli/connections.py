@@ -270,6 +270,13 @@ async def _credential_of(client: Client, tenant: str, connection: str) -> str:
         for each in mine:
             if each["status"] in states:
                 return str(each["id"])
+    if found and not mine:
+        known = ", ".join(dict.fromkeys(each["connection"] for each in reversed(found)))
+        raise Problem(
+            f"{tenant} has no connection {connection!r}.",
+            code="not_found",
+            hint=f"The tenant's connections: {known}.",
+        )
     raise Problem(
         f"{tenant} has no credential on the connection {connection!r}.",
         code="not_configured",

@@ -15,7 +15,9 @@ __all__ = [
     "DEFAULT_URL",
     "AsJson",
     "Connection",
+    "Cursor",
     "ObjectName",
+    "PageSize",
     "TenantName",
     "Url",
     "parse_links",
@@ -36,6 +38,8 @@ ObjectName = Annotated[
 Connection = Annotated[
     str, typer.Option("--connection", help="Name of the tenant's connection; default: the primary.")
 ]
+PageSize = Annotated[int, typer.Option("--limit", min=1, max=200)]
+Cursor = Annotated[str, typer.Option("--cursor", help="Of the page before.")]
 
 
 def parse_slots(pairs: Iterable[str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from crmbridge.cli.client import Client, find_key
@@ -13,7 +14,9 @@ from crmbridge.cli.options import (
     DEFAULT_URL,
     AsJson,
     Connection,
+    Cursor,
     ObjectName,
+    PageSize,
     TenantName,
     Url,
     parse_links,
@@ -104,18 +107,8 @@ async def write(
     is_derived = not key and not plan
     if is_derived:
         key = derived_key(tenant, object_name, body, connection)
-    async with Client(url, find_key(url)) as client:
-        answer = await client.call(
-            "POST",
-            "tenants",
-            tenant,
-            "records",
-            object_name,
-            body=body,
-            query={"connection": connection},
-            headers=_headers(key, wait),
-            timeout_seconds=wait + 30,
-        )
+    place = (tenant, object_name)
+    answer = await _sent(url, "POST", place, body, connection=connection, key=key, wait=wait)
     if is_derived and not as_json:
         output.remark(
             "The idempotency key was made from the content: the same command again answers this write and writes "
@@ -142,19 +135,8 @@ async def update(
     """Change fields of one record; the others stay."""
     output = Output(as_json)
     body = _body(fields, json_file, links, plan)
-    async with Client(url, find_key(url)) as client:
-        answer = await client.call(
-            "PATCH",
-            "tenants",
-            tenant,
-            "records",
-            object_name,
-            remote_id,
-            body=body,
-            query={"connection": connection},
-            headers=_headers(key, wait),
-            timeout_seconds=wait + 30,
-        )
+    place = (tenant, object_name, remote_id)
+    answer = await _sent(url, "PATCH", place, body, connection=connection, key=key, wait=wait)
     _show_answer(output, answer)
 
 
@@ -176,24 +158,37 @@ async def delete(
     ):
         raise typer.Exit(1)
     output = Output(as_json)
-    async with Client(url, find_key(url)) as client:
-        answer = await client.call(
-            "DELETE",
-            "tenants",
-            tenant,
-            "records",
-            object_name,
-            remote_id,
-            query={"connection": connection},
-            headers=_headers(key, wait),
-            timeout_seconds=wait + 30,
-        )
+    place = (tenant, object_name, remote_id)
+    answer = await _sent(url, "DELETE", place, connection=connection, key=key, wait=wait)
     _show_answer(output, answer)
 
 
-def _headers(key: str, wait: float) -> dict[str, str]:
+async def _sent(
+    url: str,
+    method: str,
+    place: tuple[str, ...],
+    body: Any = msgspec.UNSET,
+    *,
+    connection: str,
+    key: str,
+    wait: float,
+) -> dict[str, Any]:
+    """The answer to a write of ``place``: the tenant, the object, and a remote id where there is one."""
+    tenant, *record = place
     headers = {"Prefer": f"wait={wait:.0f}"} if wait >= 1 else {}
-    return headers | ({"Idempotency-Key": key} if key else {})
+    async with Client(url, find_key(url)) as client:
+        answer: dict[str, Any] = await client.call(
+            method,
+            "tenants",
+            tenant,
+            "records",
+            *record,
+            body=body,
+            query={"connection": connection},
+            headers=headers | ({"Idempotency-Key": key} if key else {}),
+            timeout_seconds=wait + 30,
+        )
+    return answer
 
 
 def _show_answer(output: Output, answer: dict[str, Any]) -> None:
@@ -270,8 +265,8 @@ async def list_records(
     tenant: TenantName,
     object_name: ObjectName,
     since: Annotated[str, typer.Option("--since", help="Changed since this moment (RFC 3339).")] = "",
-    limit: Annotated[int, typer.Option("--limit", min=1, max=200)] = 50,
-    cursor: Annotated[str, typer.Option("--cursor", help="Of the page before.")] = "",
+    limit: PageSize = 50,
+    cursor: Cursor = "",
     connection: Connection = "",
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
@@ -300,8 +295,8 @@ async def search(
         list[str] | None, typer.Argument(metavar="SLOT=VALUE...", help="All must hold.")
     ] = None,
     text: Annotated[str, typer.Option("--text", help="Free text.")] = "",
-    limit: Annotated[int, typer.Option("--limit", min=1, max=200)] = 50,
-    cursor: Annotated[str, typer.Option("--cursor", help="Of the page before.")] = "",
+    limit: PageSize = 50,
+    cursor: Cursor = "",
     connection: Connection = "",
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,

@@ -15,6 +15,7 @@ from crmbridge.cli.problems import Problem, UsageProblem
 
 __all__ = ["app"]
 
+Reason = Annotated[str, typer.Option("--reason", help="Kept in the audit log; nothing personal.")]
 ConnectionName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the connection.")]
 
 
@@ -64,21 +65,32 @@ async def routes(
         else:
             answer = await client.get("tenants", tenant, "connections")
     if not said and name:
+        known = [each["name"] for each in answer["connections"]]
         answer["connections"] = [each for each in answer["connections"] if each["name"] == name]
         if not answer["connections"]:
-            raise Problem(f"{tenant} has no connection {name!r}.", code="not_found")
+            raise Problem(
+                f"{tenant} has no connection {name!r}.",
+                code="not_found",
+                hint=f"The tenant's connections: {', '.join(known)}." if known else "It has none yet.",
+            )
     _show(output, answer, tenant)
 
 
 @app.command("pause")
 @guarded
 async def pause(
-    tenant: TenantName, name: ConnectionName, url: Url = DEFAULT_URL, as_json: AsJson = False
+    tenant: TenantName,
+    name: ConnectionName,
+    reason: Reason = "",
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
 ) -> None:
     """Accept on, but send nothing to this CRM until it is resumed."""
     output = Output(as_json)
     async with Client(url, find_key(url)) as client:
-        answer = await client.post("tenants", tenant, "connections", name, "pause")
+        answer = await client.post(
+            "tenants", tenant, "connections", name, "pause", body={"reason": reason} if reason else None
+        )
     _show(output, answer, tenant)
     output.remark(f"Writes wait meanwhile. To go on: crmbridge connections resume {tenant} {name}")
 
@@ -86,12 +98,18 @@ async def pause(
 @app.command("resume")
 @guarded
 async def resume(
-    tenant: TenantName, name: ConnectionName, url: Url = DEFAULT_URL, as_json: AsJson = False
+    tenant: TenantName,
+    name: ConnectionName,
+    reason: Reason = "",
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
 ) -> None:
     """Go on where it stopped."""
     output = Output(as_json)
     async with Client(url, find_key(url)) as client:
-        answer = await client.post("tenants", tenant, "connections", name, "resume")
+        answer = await client.post(
+            "tenants", tenant, "connections", name, "resume", body={"reason": reason} if reason else None
+        )
     _show(output, answer, tenant)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from crmbridge.cli.client import Client, find_key
-from crmbridge.cli.options import DEFAULT_URL, AsJson, TenantName, Url
+from crmbridge.cli.options import DEFAULT_URL, AsJson, Cursor, PageSize, TenantName, Url
 from crmbridge.cli.output import Output, guarded, moment
 from crmbridge.cli.problems import UsageProblem
 from crmbridge.cli.progress import make_progress
@@ -37,8 +37,8 @@ async def list_writes(
     object_name: ObjectFilter = "",
     import_id: ImportFilter = "",
     connection: OnConnection = "",
-    limit: Annotated[int, typer.Option("--limit", min=1, max=200)] = 50,
-    cursor: Annotated[str, typer.Option("--cursor", help="Of the page before.")] = "",
+    limit: PageSize = 50,
+    cursor: Cursor = "",
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:

@@ -12,6 +12,7 @@ from typing import Final, Literal, NamedTuple
 from crmbridge.console.pages import (
     audit,
     connecting,
+    connections,
     crm,
     incidents,
     linked,
@@ -43,6 +44,7 @@ class Route(NamedTuple):
 
 _TENANT = "/admin/tenants/{tenant:str}"
 _CREDENTIAL = f"{_TENANT}/crm/credentials/{{credential:uuid}}"
+_CONNECTION = f"{_TENANT}/connections/{{connection:str}}"
 _WRITE = f"{_TENANT}/writes/{{write:uuid}}"
 _OPERATOR_PAGE = "/admin/operators/{operator:uuid}"
 
@@ -86,6 +88,13 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", f"{_TENANT}/crm/mapping/preview", _OPERATOR, mapping.try_out),
     Route("GET", f"{_TENANT}/crm/mapping/{{object:str}}/{{slot:str}}", _OPERATOR, mapping.edit),
     Route("POST", f"{_TENANT}/crm/mapping/{{object:str}}/{{slot:str}}", _OPERATOR, mapping.save),
+    Route("GET", f"{_TENANT}/connections", _AUDITOR, connections.show),
+    Route("GET", f"{_CONNECTION}/pause", _OPERATOR, connections.confirm_pause),
+    Route("POST", f"{_CONNECTION}/pause", _OPERATOR, connections.pause),
+    Route("GET", f"{_CONNECTION}/resume", _OPERATOR, connections.confirm_resume),
+    Route("POST", f"{_CONNECTION}/resume", _OPERATOR, connections.resume),
+    Route("GET", f"{_CONNECTION}/routes", _OPERATOR, connections.show_routes),
+    Route("POST", f"{_CONNECTION}/routes", _OPERATOR, connections.change_routes),
     Route("GET", f"{_TENANT}/writes", _AUDITOR, writes.list_writes),
     Route("GET", f"{_TENANT}/writes/redrive", _OPERATOR, writes.confirm_redrive_all),
     Route("POST", f"{_TENANT}/writes/redrive", _OPERATOR, writes.redrive_all),

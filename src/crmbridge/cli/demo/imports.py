@@ -214,9 +214,8 @@ class _Try:
             tenant=self._tenant,
             object=plan.object.value,
             dayfirst=plan.dayfirst,
-            batch=min(_BATCH, plan.burst or _BATCH),
+            batch=_BATCH,
         )
-        client = _Paced(self._client, plan.burst, plan.seconds) if plan.burst else self._client
         needed = await self._fit_mapping(plan.object)
         rows_before, calls_before = emulators.rows(slug), emulators.calls(slug)
         prepared = await prepare(self._client, form)
@@ -225,7 +224,7 @@ class _Try:
             mark, _ = await begin(self._client, form, prepared, restart=True)
             target = Target(tenant=self._tenant, object=form.object, import_id=mark.import_id)
             began = monotonic()
-            await load(client, form, prepared, mark, target, bar)
+            await load(self._client, form, prepared, mark, target, bar)
         try:
             async with asyncio.timeout(_PATIENCE):
                 delivered = await follow(
@@ -273,22 +272,6 @@ def _is_missing(rule: Mapping[str, Any], there: set[str]) -> bool:
     if not path or rule.get("native") or rule.get("direction") == "write":
         return False
     return path not in there and path.partition(".")[0] not in there
-
-
-class _Paced(Client):
-    """Hands rows over no faster than the CRM's call budget lets them out."""
-
-    def __init__(self, client: Client, burst: int, seconds: float) -> None:
-        from crmbridge.toolkit.limits import Pace
-
-        self._inner = client
-        self._pace = Pace(burst, seconds)
-        self.url = client.url
-
-    async def call(self, method: str, *path: str, body: Any = None, **rest: Any) -> Any:
-        if path[-1] == "batch":
-            await self._pace.wait(len(body["writes"]))
-        return await self._inner.call(method, *path, body=body, **rest)
 
 
 def _count_good(form: Any, prepared: Any, known: set[str], needed: list[str]) -> int:

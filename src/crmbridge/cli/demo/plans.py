@@ -21,10 +21,7 @@ _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """``most`` rows of ``source`` become ``object`` (None = all), ``burst`` of them per ``seconds``.
-
-    ``why`` says what these numbers come of.
-    """
+    """``most`` rows of ``source`` become ``object`` (None = all); ``why`` says what that number comes of."""
 
     vertical: Vertical
     region: str
@@ -33,8 +30,6 @@ class Plan:
     source: Path
     object: Object | None
     most: int | None = None
-    burst: int = 0
-    seconds: float = 0.0
     why: str = ""
 
 
@@ -64,7 +59,7 @@ def make_plan(manifest: Manifest, leads: Path, people: Path, *, is_named: bool) 
 
 
 def _allowed(manifest: Manifest, obj: Object) -> dict[str, Any]:
-    """What the tightest declared budget lets through in the time of a demo, and the sentence about it."""
+    """How many the tightest declared budget lets through in the time of a demo, and the sentence about it."""
     size = manifest.batch_size(obj, Operation.CREATE)
     found: list[dict[str, Any]] = []
     for budget in manifest.budgets:
@@ -72,13 +67,10 @@ def _allowed(manifest: Manifest, obj: Object) -> dict[str, Any]:
             continue
         burst = max(1, int(budget.limit * size * _SHARE))
         span, each = _span(budget.per_seconds), "1 record" if size == 1 else f"{size:,} records"
-        pace = f" at {burst:,} per {span}" if budget.per_seconds < _SECONDS else ""
         found.append(
             {
                 "most": int(burst * max(1.0, _SECONDS / budget.per_seconds)),
-                "burst": burst,
-                "seconds": budget.per_seconds,
-                "why": f"{pace}: half of what {budget.limit:,} calls per {span} allow, {each} a call",
+                "why": f": half of what {budget.limit:,} calls per {span} allow, {each} a call",
             }
         )
     return min(found, default={}, key=lambda one: int(one["most"]))

@@ -12,6 +12,7 @@ from crmbridge.core.manifest import Budget, Manifest
 from crmbridge.core.matrix import AUTH_WORDS
 from crmbridge.drivers import load
 from crmbridge.services.audit.model import AuditRow
+from crmbridge.services.connections.budgets.window import Remaining
 from crmbridge.services.connections.model import ConnectionSummary, Credential, CredentialStatus, TestReport
 from crmbridge.services.tenants.model import Gate, Tenant
 
@@ -88,7 +89,7 @@ def _needs_gate(views: list[ConnectionView], gate: Gate) -> bool:
     return not gate.is_open and any(view.manifest and view.manifest.gate for view in views)
 
 
-def budget_text(budget: Budget) -> str:
+def budget_text(budget: Budget | Remaining) -> str:
     """``110 calls per 10 s``."""
     if not budget.per_seconds:
         return f"{budget.limit:,} calls in flight"

@@ -15,6 +15,7 @@ from crmbridge.core.records import Object
 from crmbridge.core.verticals import Slot, SlotType, Vertical, slots_for
 from crmbridge.drivers import load
 from crmbridge.services.connections.model import ConnectionSummary, Intent
+from crmbridge.services.connections.routing.table import unknown
 from crmbridge.services.mapping.model import MappedSlot, Rule
 from crmbridge.services.mapping.service import build_field_map
 from crmbridge.services.tenants.model import Tenant
@@ -53,7 +54,7 @@ async def _place(visit: Visit, values: Any, obj: str) -> Place:
     summaries = await visit.services.connections.summaries(tenant.id)
     found = next((each for each in summaries if each.name == name), None)
     if found is None:
-        raise NotFound("There is no such connection.")
+        raise unknown(name, [each.name for each in summaries])
     if obj not in set(Object):
         raise NotFound("There is no such object.")
     driver = load(found.driver)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from uuid import UUID
 
+from crmbridge.console.visit import Visit
 from crmbridge.core.errors import CrmError
 from crmbridge.drivers import load
 from crmbridge.services import Services
@@ -16,10 +17,11 @@ from crmbridge.services.delivery.model import TargetState
 from crmbridge.services.incidents.model import Incident
 from crmbridge.services.tenants.model import Tenant
 
-__all__ = ["TenantRow", "display_name", "tenant_rows", "with_tenants"]
+__all__ = ["WAITING", "TenantRow", "actor_names", "display_name", "tenant_rows", "with_tenants"]
 
 _AT_ONCE = 4
-_WAITING = (TargetState.ACCEPTED, TargetState.SENDING, TargetState.RETRYING, TargetState.UNKNOWN)
+# What is not at its end and needs nobody.
+WAITING = (TargetState.ACCEPTED, TargetState.SENDING, TargetState.RETRYING, TargetState.UNKNOWN)
 
 
 class TenantRow(NamedTuple):
@@ -31,6 +33,13 @@ class TenantRow(NamedTuple):
     waiting: int
     parked: int
     dead_letters: int
+
+
+async def actor_names(visit: Visit, actors: Sequence[str]) -> dict[str, str]:
+    """Names of those of them who are operators: the audit log itself holds ids only."""
+    if not any(actor.startswith("operator:") for actor in actors):
+        return {}
+    return {each.actor: each.name for each in await visit.services.operators.list()}
 
 
 def display_name(driver: str) -> str:
@@ -56,7 +65,7 @@ async def tenant_rows(
             tenant=tenant,
             connections=connections,
             incidents=open_incidents[tenant.id],
-            waiting=sum(stuck.get(state, 0) for state in _WAITING),
+            waiting=sum(stuck.get(state, 0) for state in WAITING),
             parked=stuck.get(TargetState.PARKED, 0),
             dead_letters=stuck.get(TargetState.DEAD_LETTER, 0),
         )

@@ -9,7 +9,16 @@ from uuid import UUID
 from crmbridge.console.visit import Page, Visit, link
 from crmbridge.core.errors import CrmError, FieldError, NotFound, ValidationError
 from crmbridge.core.records import Object
-from crmbridge.services.delivery.model import TRANSITIONS, Event, TargetState, WriteFilter, WriteView
+from crmbridge.services.connections.model import ConnectionSummary
+from crmbridge.services.connections.routing.table import unknown
+from crmbridge.services.delivery.model import (
+    TRANSITIONS,
+    Event,
+    TargetState,
+    TargetView,
+    WriteFilter,
+    WriteView,
+)
 from crmbridge.services.tenants.model import Tenant
 
 __all__ = [
@@ -77,11 +86,25 @@ def _one_of(field: str, text: str, known: list[str]) -> str:
     return text
 
 
-def _wanted(values: Any) -> WriteFilter:
+_FILTERS = ("state", "object", "connection", "since")
+
+
+def _chosen(summaries: list[ConnectionSummary], name: str) -> UUID | None:
+    """The id of a connection; None for all. Raises NotFound, naming those there are."""
+    if not name:
+        return None
+    for summary in summaries:
+        if summary.name == name:
+            return summary.id
+    raise unknown(name, [each.name for each in summaries])
+
+
+def _wanted(values: Any, summaries: list[ConnectionSummary]) -> WriteFilter:
     state = _one_of("state", values.get("state", ""), list(TargetState))
     return WriteFilter(
         state=TargetState(state) if state else None,
         object=_one_of("object", values.get("object", ""), list(Object)),
+        connection_id=_chosen(summaries, values.get("connection", "")),
         since=moment_of("since", values.get("since", "")),
     )
 
@@ -109,14 +132,15 @@ def _as_id(text: str) -> UUID | None:
 
 
 async def list_writes(visit: Visit) -> Page:
-    """Newest first, by state, object and time."""
+    """Newest first, by state, object, connection and time."""
     tenant, query = await visit.tenant(), visit.query
-    wanted = _wanted(query)
+    summaries = await visit.services.connections.summaries(tenant.id)
+    wanted = _wanted(query, summaries)
     page = await visit.services.delivery.list(
         tenant.id, wanted, cursor=query.get("cursor", ""), limit=_PER_PAGE
     )
     path = f"/admin/tenants/{tenant.slug}/writes"
-    chosen = {name: query.get(name, "") for name in ("state", "object", "since")}
+    chosen = {name: query.get(name, "") for name in _FILTERS}
     return visit.page(
         "writes.html",
         tenant=tenant,
@@ -125,6 +149,7 @@ async def list_writes(visit: Visit) -> Page:
         chosen=chosen,
         states=list(TargetState),
         objects=list(Object),
+        connections=[each.name for each in summaries],
         next_path=link(path, **chosen, cursor=page.next_cursor) if page.next_cursor else "",
         redrive_path=link(f"{path}/redrive", **chosen) if wanted.state in _REDRIVEN else "",
         is_later=bool(query.get("cursor")),
@@ -149,24 +174,25 @@ async def show_content(visit: Visit) -> Page:
 async def _write_page(visit: Visit, tenant: Tenant, content: Any) -> Page:
     services = visit.services
     write: WriteView = await services.delivery.read(tenant.id, visit.parameters["write"])
-    names = {each.id: each.name for each in await services.connections.summaries(tenant.id)}
+    summaries = await services.connections.summaries(tenant.id)
     return visit.page(
         "write.html",
         tenant=tenant,
         write=write,
-        names=names,
+        paused={each.id for each in summaries if each.is_paused},
         attempts=await services.delivery.reading.attempts(tenant.id, write.id),
         content=content,
-        steps=_steps_of(write),
+        steps=_steps_of(write.targets, least=min(2, len(write.targets))),
+        steps_of=lambda target: _steps_of([target]),
     )
 
 
-def _steps_of(write: WriteView) -> list[str]:
-    """The steps that at least one target may take."""
+def _steps_of(targets: list[TargetView], least: int = 1) -> list[str]:
+    """The steps that at least so many of these targets may take."""
     return [
         step
         for step, (event, *_) in _STEPS.items()
-        if any((target.state, event) in TRANSITIONS for target in write.targets)
+        if sum((target.state, event) in TRANSITIONS for target in targets) >= least
     ]
 
 
@@ -183,10 +209,26 @@ async def confirm_step(visit: Visit) -> Page:
     step, event, title, button, facts = _step(visit)
     write = await visit.services.delivery.read(tenant.id, visit.parameters["write"])
     path = f"/admin/tenants/{tenant.slug}/writes/{write.id}"
+    name = visit.query.get("connection", "")
+    summaries = await visit.services.connections.summaries(tenant.id)
+    chosen = _chosen(summaries, name)
+    told = [f"The write: {write.operation} of a {write.object} of {tenant.name}."]
+    targets = [target for target in write.targets if chosen in (None, target.connection_id)]
+    if name:
+        told.append(f"Only its target on {name}; the others stay as they are.")
+    elif len(targets) > 1:
+        goes = [target.connection for target in targets if (target.state, event) in TRANSITIONS]
+        told.append(f"Its targets on {', '.join(goes) or 'no connection'}.")
+    paused = [
+        each.name for each in summaries if each.is_paused and each.id in {t.connection_id for t in targets}
+    ]
+    if paused and event is Event.REDRIVE:
+        told.append(f"{', '.join(paused)} is paused: nothing is sent there before it is resumed.")
     return visit.page(
         "confirm.html",
         title=title,
-        facts=[f"The write: {write.operation} of a {write.object} of {tenant.name}.", *facts],
+        facts=[*told, *facts],
+        hidden={"connection": name} if name else {},
         action=f"{path}/{step}",
         button=button,
         back=path,
@@ -202,7 +244,13 @@ async def take_step(visit: Visit) -> Page:
     write_id: UUID = visit.parameters["write"]
     delivery = visit.services.delivery
     path = f"/admin/tenants/{tenant.slug}/writes/{write_id}"
-    who: dict[str, Any] = {"actor": visit.actor, "request_id": visit.request_id}
+    name = visit.form.get("connection", "")
+    chosen = _chosen(await visit.services.connections.summaries(tenant.id), name)
+    who: dict[str, Any] = {
+        "actor": visit.actor,
+        "request_id": visit.request_id,
+        "connection_id": chosen,
+    }
     try:
         if event is Event.REDRIVE:
             await delivery.redrive(tenant.id, write_id, **who)
@@ -213,25 +261,29 @@ async def take_step(visit: Visit) -> Page:
     except CrmError as error:
         return visit.back(path, error)
     told = {Event.REDRIVE: "sent again", Event.CANCEL: "cancelled", Event.DISCARD: "discarded"}[event]
-    return visit.go(path, f"The write is {told}.")
+    return visit.go(path, f"The write is {told}{f' on {name}' if name else ''}.")
 
 
 async def confirm_redrive_all(visit: Visit) -> Page:
     """Asks before all writes of a filter are sent again."""
     tenant = await visit.tenant()
-    wanted = _redriven(visit.query)
-    counts = await visit.services.delivery.counts(tenant.id)
+    summaries = await visit.services.connections.summaries(tenant.id)
+    wanted = _redriven(visit.query, summaries)
+    counts = await visit.services.delivery.reading.backlog(tenant.id)
     path = f"/admin/tenants/{tenant.slug}/writes"
-    chosen = {name: visit.query.get(name, "") for name in ("state", "object", "since")}
-    assert wanted.state is not None
+    chosen = {name: visit.query.get(name, "") for name in _FILTERS}
+    state = wanted.state
+    assert state is not None
+    most = sum(each.get(state, 0) for key, each in counts.items() if wanted.connection_id in (None, key))
     limits = [f"of the object {wanted.object}"] if wanted.object else []
+    limits += [f"on {chosen['connection']}"] if wanted.connection_id else []
     limits += [f"accepted since {wanted.since:%Y-%m-%d %H:%M} UTC"] if wanted.since else []
     return visit.page(
         "confirm.html",
         title="Send all of these again?",
         facts=[
-            f"Targets that are {wanted.state.value.replace('_', ' ')} {' and '.join(limits)}: up to "
-            f"{counts[wanted.state]:,}.",
+            f"Targets that are {' '.join([state.value.replace('_', ' '), ' and '.join(limits)]).strip()}: "
+            f"up to {most:,}.",
             "They are tried again now, with the same marks.",
         ],
         action=f"{path}/redrive",
@@ -242,8 +294,8 @@ async def confirm_redrive_all(visit: Visit) -> Page:
     )
 
 
-def _redriven(values: Any) -> WriteFilter:
-    wanted = _wanted(values)
+def _redriven(values: Any, summaries: list[ConnectionSummary]) -> WriteFilter:
+    wanted = _wanted(values, summaries)
     if wanted.state not in _REDRIVEN:
         message = f"must be {' or '.join(_REDRIVEN)}"
         raise ValidationError(f"state {message}.", fields=(FieldError("state", message),))
@@ -253,7 +305,7 @@ def _redriven(values: Any) -> WriteFilter:
 async def redrive_all(visit: Visit) -> Page:
     """Send all writes of a filter again."""
     tenant = await visit.tenant()
-    wanted = _redriven(visit.form)
+    wanted = _redriven(visit.form, await visit.services.connections.summaries(tenant.id))
     moved = await visit.services.delivery.redrive_many(
         tenant.id, wanted, actor=visit.actor, request_id=visit.request_id
     )
