@@ -24,7 +24,7 @@ from crmbridge.db.pool import Database
 from crmbridge.services.audit.model import AuditEntry
 from crmbridge.services.audit.service import AuditLog
 from crmbridge.services.connections.model import Intent, Sent
-from crmbridge.services.connections.routing import Role, Route
+from crmbridge.services.connections.routing import Pause, Role, Route
 from crmbridge.services.delivery.model import Accepted, Limits, TargetState, WriteView
 from crmbridge.services.delivery.service import Delivery
 from crmbridge.services.incidents.service import Incidents
@@ -246,6 +246,10 @@ class FakeConnections:
             Route(self.open_ones[tenant_id, name].id, name, Role.ALSO if name in self.also else Role.PRIMARY)
             for name in names
         )
+
+    async def pause_of(self, tenant_id: UUID, connection_id: UUID) -> Pause | None:
+        """Nobody has told who paused it."""
+        return None
 
     async def open(
         self, tenant_id: UUID, *, name: str = "primary", connection_id: UUID | None = None

@@ -14,8 +14,8 @@ from crmbridge.core.operations import Operation
 from crmbridge.core.records import Object
 from crmbridge.db.pool import Database
 from crmbridge.services.connections.model import Intent
+from crmbridge.services.delivery.intake.subjects import normalise
 from crmbridge.services.delivery.model import Accepted, NewWrite, TargetState
-from crmbridge.services.delivery.subjects import normalise
 
 pytestmark = pytest.mark.postgres
 
@@ -43,7 +43,8 @@ async def test_accept_when_lane_was_idle_then_one_drain_is_enqueued(house: House
     await house.accept(customer())
     await house.accept(customer())
     await house.delivery.close()
-    assert [job.payload for job in house.jobs.queue] == [{"connection_id": str(house.connection.id)}]
+    job = {"connection_id": str(house.connection.id), "tenant_id": str(house.tenant.id)}
+    assert [one.payload for one in house.jobs.queue] == [job]
     assert house.jobs.queue[0].dedupe_key == f"{house.connection.id}:0"
 
 

@@ -46,6 +46,10 @@ class AuditLog:
         if entries:
             await store.insert(conn, [_clean(entry) for entry in entries])
 
+    def cleaned(self, entry: AuditEntry) -> AuditEntry:
+        """The entry as :meth:`write` inserts it, for a statement that inserts it together with what it tells of."""
+        return _clean(entry)
+
     async def write_now(self, entry: AuditEntry) -> UUID:
         """Insert in a transaction of its own and return the row's id once it is durable.
 

@@ -11,10 +11,7 @@ from crmbridge.services.audit.model import AuditEntry, AuditRow
 
 __all__ = ["insert", "position", "select"]
 
-_INSERT = """
-insert into audit_log (id, tenant_id, actor, action, connection_id, subject_id, request_id, details)
-select * from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::uuid[], $6::text[], $7::text[], $8::jsonb[])
-"""
+_TYPES = ("uuid[]", "uuid[]", "text[]", "text[]", "uuid[]", "text[]", "text[]", "jsonb[]")
 
 _POSITION = "select at from audit_log where id = $1 and tenant_id is not distinct from $2"
 
@@ -32,10 +29,19 @@ limit $5
 """
 
 
-async def insert(conn: Any, entries: Sequence[AuditEntry]) -> None:
-    """One statement, whatever the number of entries."""
-    await conn.execute(
-        _INSERT,
+def in_statement(first: int) -> str:
+    """The insert as a part of a larger statement: the values of :func:`values_of` are its parameters from ``first``."""
+    values = ", ".join(f"${first + place}::{kind}" for place, kind in enumerate(_TYPES))
+    return f"""insert into audit_log (id, tenant_id, actor, action, connection_id, subject_id, request_id, details)
+    select * from unnest({values})"""  # noqa: S608 - the types above
+
+
+_INSERT = in_statement(1)
+
+
+def values_of(entries: Sequence[AuditEntry]) -> list[list[Any]]:
+    """Entries as columns."""
+    return [
         [entry.id for entry in entries],
         [entry.tenant_id for entry in entries],
         [entry.actor for entry in entries],
@@ -44,7 +50,12 @@ async def insert(conn: Any, entries: Sequence[AuditEntry]) -> None:
         [entry.subject_id for entry in entries],
         [entry.request_id for entry in entries],
         [entry.details for entry in entries],
-    )
+    ]
+
+
+async def insert(conn: Any, entries: Sequence[AuditEntry]) -> None:
+    """One statement, whatever the number of entries."""
+    await conn.execute(_INSERT, *values_of(entries))
 
 
 async def position(conn: Any, tenant_id: UUID | None, row_id: UUID) -> datetime | None:

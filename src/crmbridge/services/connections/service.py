@@ -65,7 +65,8 @@ __all__ = ["Connections", "Opened"]
 
 # How long another process may go on with a connection that was changed here. Seconds.
 FRESH_SECONDS = 2.0
-_MOST_CACHED = 20_000
+# Nothing older than that is used again, so this need only hold what is opened in that time.
+_MOST_CACHED = 2_000
 
 
 class Opened(msgspec.Struct):
@@ -402,7 +403,7 @@ class Connections:
     async def open(
         self, tenant_id: UUID, *, name: str = "primary", connection_id: UUID | None = None
     ) -> Connection:
-        """The connection of this name or id. Raises NotFound (no such tenant), NotConfigured (no credential)."""
+        """The connection of this name or id. Raises NotFound (no such tenant, name), NotConfigured (no credential)."""
         tenant = await self._tenants.get(tenant_id)
         key = (tenant.id, connection_id or name)
         opened = self._cache.get(key)
@@ -415,11 +416,18 @@ class Connections:
         return Connection(self, tenant, opened)
 
     async def _read(self, tenant: Tenant, name: str, connection_id: UUID | None) -> Opened:
-        async with self._db.tenant(tenant.id) as conn:
-            row = await store.read_connection(conn, name=name, connection_id=connection_id)
-            overrides = await self._mapping.overrides(conn, row.id) if row and row.held else {}
+        row = await self._db.alone(
+            tenant.id,
+            lambda conn, setting: store.find_connection(
+                conn, setting, name=name, connection_id=connection_id
+            ),
+        )
         if row is not None:
             self.routing.learn(tenant.id, row.siblings)
+        elif connection_id is None:
+            async with self._db.tenant(tenant.id) as conn:
+                await self.routing.check_known(conn, name)
+        overrides = await self._mapping.overrides_of(tenant.id, row.id) if row and row.held else {}
         if row is None or row.held is None:
             what = f"the connection {name!r}" if connection_id is None else f"the connection {connection_id}"
             raise NotConfigured(f"Tenant {tenant.slug} has no active credential for {what}.")

@@ -7,6 +7,7 @@ from time import monotonic
 from typing import Any
 from uuid import UUID
 
+from crmbridge.db.pool import setting_first
 from crmbridge.services.connections.model import ConnectionRow, Credential, CredentialStatus, Held
 from crmbridge.services.connections.routing.table import RouteRow
 
@@ -35,6 +36,12 @@ _OPEN_BY_NAME = _OPEN.replace("{siblings}", _SIBLINGS) + " and c.name = $1"
 
 # The same by id.
 _OPEN_BY_ID = _OPEN_BY_NAME.replace("c.name = $1", "c.id = $1")
+
+# Each in a transaction of its own, which sets the tenant before the first row is read.
+_ALONE_BY_NAME = setting_first(2) + _OPEN_BY_NAME.replace(
+    "where c.closed_at", "where (select is_set from tenants_set) and c.closed_at"
+).replace("where o.closed_at", "where (select is_set from tenants_set) and o.closed_at")
+_ALONE_BY_ID = _ALONE_BY_NAME.replace("c.name = $1", "c.id = $1")
 
 # All connections of the tenant, with the credential in use.
 _OPEN_ALL = _OPEN.replace("{siblings}", "") + " order by c.created_at, c.id"
@@ -232,6 +239,17 @@ async def read_connection(
         row = await conn.fetchrow(_OPEN_BY_ID, connection_id)
     else:
         row = await conn.fetchrow(_OPEN_BY_NAME, name)
+    return _connection(row, row["siblings"]) if row else None
+
+
+async def find_connection(
+    conn: Any, setting: str, *, name: str = "", connection_id: UUID | None = None
+) -> ConnectionRow | None:
+    """The same, for ``Database.alone``."""
+    if connection_id is not None:
+        row = await conn.fetchrow(_ALONE_BY_ID, connection_id, setting)
+    else:
+        row = await conn.fetchrow(_ALONE_BY_NAME, name, setting)
     return _connection(row, row["siblings"]) if row else None
 
 

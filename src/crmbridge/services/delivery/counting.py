@@ -11,7 +11,7 @@ import msgspec
 
 from crmbridge import metrics
 from crmbridge.core.records import WriteResult
-from crmbridge.services.delivery.batch import Batch
+from crmbridge.services.delivery.lane.batch import Batch
 from crmbridge.services.delivery.model import TargetView
 
 __all__ = ["LaneCounts", "count_lanes", "note_saved", "words"]

@@ -14,7 +14,9 @@ from crmbridge.core.errors import FieldError, Fix, NotFound, ValidationError
 from crmbridge.db.pool import Database
 from crmbridge.services.audit.model import AuditEntry
 from crmbridge.services.audit.service import AuditLog
-from crmbridge.services.delivery import store, written
+from crmbridge.services.delivery import written
+from crmbridge.services.delivery.lane import store
+from crmbridge.services.delivery.lane.store import PulledLane
 from crmbridge.services.delivery.model import (
     TRANSITIONS,
     Event,
@@ -26,7 +28,6 @@ from crmbridge.services.delivery.model import (
     advance,
     sources_of,
 )
-from crmbridge.services.delivery.store import PulledLane
 from crmbridge.services.delivery.waiting import Waiters
 
 __all__ = ["Desk"]

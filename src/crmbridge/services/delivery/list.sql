@@ -12,7 +12,8 @@ where w.tenant_id = $1
   and ($3::text = '' or w.object = $3)
   and ($4::uuid is null or w.import_id = $4)
   and ($5::timestamptz is null or w.accepted_at >= $5)
-  and ($6::text is null or w.id in (select t.write_id from write_targets t where t.tenant_id = $1 and t.state = $6))
+  and ($6::text is null or w.id in (select t.write_id from write_targets t where t.tenant_id = $1 and t.state = $6
+      and ($7::uuid is null or t.connection_id = $7)))
   and ($7::uuid is null or w.id in (select t.write_id from write_targets t where t.connection_id = $7))
   and ($8::timestamptz is null or (w.accepted_at, w.id) < ($8, $9::uuid))
 order by w.accepted_at desc, w.id desc

@@ -124,7 +124,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     sender died is looked up only after it, for until then the sender may only be slow. ``settle_seconds`` is the
     least wait before any look-up. A lane gives its worker free after ``turn_seconds``, so that a deep import does
     not hold up other lanes. A target that failed ``alone_after`` times travels alone; one that failed
-    ``most_attempts`` times while its lane delivers others is given up.
+    ``most_attempts`` times while its lane delivers others is given up. An unknown outcome whose look-ups fail for
+    ``look_up_seconds`` is parked: three days, so that a CRM that is off over a long weekend still settles by itself.
     """
 
     lease_seconds: float = 15.0
@@ -136,6 +137,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     reread_seconds: float = 0.25
     alone_after: int = 3
     most_attempts: int = 12
+    look_up_seconds: float = 259_200.0
     overdue_seconds: float = 86_400.0
     flush_size: int = 500
     window_size: int = 400

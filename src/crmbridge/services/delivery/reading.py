@@ -29,6 +29,7 @@ def _sql(name: str) -> str:
 
 
 _ATTEMPTS, _CONTENT, _STUCK = _sql("attempts.sql"), _sql("content.sql"), _sql("stuck.sql")
+_BACKLOG = _sql("backlog.sql")
 
 
 class AttemptView(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,6 +92,14 @@ class Reading:
         async with self._db.tenant(tenant_id) as conn:
             rows = await conn.fetch(_STUCK, tenant_id)
         return {TargetState(row["state"]): row["targets"] for row in rows}
+
+    async def backlog(self, tenant_id: UUID) -> dict[UUID, dict[TargetState, int]]:
+        """The same by connection; connections without any are left out."""
+        found: dict[UUID, dict[TargetState, int]] = {}
+        async with self._db.tenant(tenant_id) as conn:
+            for row in await conn.fetch(_BACKLOG, tenant_id):
+                found.setdefault(row["connection_id"], {})[TargetState(row["state"])] = row["targets"]
+        return found
 
     async def content(self, tenant: Tenant, write_id: UUID, *, actor: str, request_id: str = "") -> Content:
         """Open a write for a person to look at. The look is in the audit log before anything is opened.

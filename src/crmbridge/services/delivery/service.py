@@ -7,6 +7,7 @@ import os
 import random
 import socket
 from collections.abc import Coroutine, Sequence
+from contextvars import Context, copy_context
 from time import monotonic
 from typing import Any
 from uuid import UUID
@@ -22,15 +23,21 @@ from crmbridge.db.jobs import Jobs, NewJob
 from crmbridge.db.pool import Database
 from crmbridge.services.audit.model import AuditEntry
 from crmbridge.services.audit.service import AuditLog
+from crmbridge.services.connections.connection import Connection
 from crmbridge.services.connections.model import Intent
 from crmbridge.services.connections.service import Connections
-from crmbridge.services.delivery import store
-from crmbridge.services.delivery.accept import Acceptance, Origin, check_key
-from crmbridge.services.delivery.batch import window_of
 from crmbridge.services.delivery.counting import LaneCounts, count_lanes
 from crmbridge.services.delivery.desk import Desk
-from crmbridge.services.delivery.drain import Drain, Tools
-from crmbridge.services.delivery.flusher import Flushed, Flusher
+from crmbridge.services.delivery.intake import store as intake_store
+from crmbridge.services.delivery.intake.accept import Acceptance, Origin, check_key
+from crmbridge.services.delivery.intake.flusher import Express, Flushed, Flusher
+from crmbridge.services.delivery.intake.store import PreparedWrite
+from crmbridge.services.delivery.intake.subjects import fingerprint
+from crmbridge.services.delivery.lane import store, telling
+from crmbridge.services.delivery.lane.batch import window_of
+from crmbridge.services.delivery.lane.drain import Drain, Tools
+from crmbridge.services.delivery.lane.outcome import JITTER, backoff_seconds
+from crmbridge.services.delivery.lane.store import Lease, PulledLane, Taken
 from crmbridge.services.delivery.model import (
     Accepted,
     Limits,
@@ -39,13 +46,11 @@ from crmbridge.services.delivery.model import (
     TargetView,
     WriteView,
 )
-from crmbridge.services.delivery.outcome import backoff_seconds
 from crmbridge.services.delivery.reading import Reading
-from crmbridge.services.delivery.store import Lease, PreparedWrite, PulledLane
-from crmbridge.services.delivery.subjects import fingerprint
 from crmbridge.services.delivery.waiting import Waiters
 from crmbridge.services.incidents.service import Incidents
 from crmbridge.services.tenants.model import Tenant
+from crmbridge.services.vault.keys import TenantKeys
 from crmbridge.services.vault.service import Vault
 
 __all__ = ["DRAIN", "Delivery"]
@@ -136,11 +141,13 @@ class Delivery(Desk):
             if known is None:
                 raise
             return await self._replayed(tenant.id, known, wait_seconds)
-        flushed = await self._flusher.submit(item, is_waited=wait_seconds > 0)
+        express = await self._express_for(item) if wait_seconds > 0 and item.may_go_alone else None
+        flushed = await self._flusher.submit(item, is_waited=wait_seconds > 0, express=express)
         if flushed.replayed:
             return await self._replayed(tenant.id, flushed.write_id, wait_seconds)
         metrics.note_accepted(item.object, item.operation, source, monotonic() - started)
-        self._wake(item)
+        if not flushed.is_taken:
+            self._wake(item)
         if wait_seconds <= 0:
             return _fresh(item)
         return await self._wait_for_fresh(item, flushed, wait_seconds)
@@ -200,7 +207,9 @@ class Delivery(Desk):
         """The id under which the writes of one import are found together."""
         import_id = new_id()
         async with self._db.tenant(tenant.id) as conn:
-            await store.add_import(conn, import_id, tenant.id, obj.value, connection_id, principal_actor)
+            await intake_store.add_import(
+                conn, import_id, tenant.id, obj.value, connection_id, principal_actor
+            )
             await self._audit.write(
                 conn,
                 AuditEntry(
@@ -225,7 +234,7 @@ class Delivery(Desk):
         except CrmError:
             return None
         async with self._db.tenant(tenant.id) as conn:
-            return await store.find_key(
+            return await intake_store.find_key(
                 conn, tenant.id, keys.hash("idempotency_key", key), fingerprint(keys, intent, connections)
             )
 
@@ -243,10 +252,11 @@ class Delivery(Desk):
         first = item.targets[0]
         for lane in idle:
             self._start(self._express(lane, first.id))
-        if len(item.targets) == 1 and (idle or first.connection_id in self._drains):
+        is_ours = bool(idle) or flushed.is_taken
+        if len(item.targets) == 1 and (is_ours or first.connection_id in self._drains):
             left = max(0.0, deadline - monotonic())
             # A drain that is about to end may leave it to others: then it must be looked for.
-            told = await self._waiters.wait([first.id], left if idle else min(left, _LAST_LOOK_SECONDS))
+            told = await self._waiters.wait([first.id], left if is_ours else min(left, _LAST_LOOK_SECONDS))
             if told is not None and told.is_settled:
                 told.connection = first.connection
                 return Accepted(write_id=item.write_id, targets=[told])
@@ -277,43 +287,67 @@ class Delivery(Desk):
 
     # -- delivering --------------------------------------------------------------------------------------------
 
-    async def drain(self, connection_id: UUID) -> bool:
+    async def drain(self, connection_id: UUID, tenant_id: UUID | None = None) -> bool:
         """One worker's turn on a lane. False when the lane is not free, held back, or has nothing due."""
-        async with self._db.system() as conn:
-            await store.need_not_flush(conn)
-            lease = await store.claim(conn, connection_id, self._owner, self._limits.lease_seconds)
-        if lease is None:
+        if tenant_id is None:
+            async with self._db.system() as conn:
+                tenant_id = await store.tenant_of(conn, connection_id)
+        if tenant_id is None:
             return False
         try:
-            connection = await self._connections.open(lease.tenant_id, connection_id=connection_id)
-            keys = await self._vault.keys(lease.tenant_id)
+            connection = await self._connections.open(tenant_id, connection_id=connection_id)
+            keys = await self._vault.keys(tenant_id)
         except CrmError as error:
             _log.info("lane.held_back", connection_id=str(connection_id), code=error.full_code)
-            await self._hold_back(lease)
+            await self._hold_back(tenant_id, connection_id)
             return False
         except Exception:
-            await self._hold_back(lease)
+            await self._hold_back(tenant_id, connection_id)
             raise
-        await self._run(Drain(self._tools, lease, connection, keys), lease)
-        return True
+        return await self._take_and_run(tenant_id, connection, keys)
+
+    async def _take_and_run(self, tenant_id: UUID, connection: Connection, keys: TenantKeys) -> bool:
+        window = window_of(connection.manifest, self._limits)
+        taken = await self._take(tenant_id, connection.id, window)
+        if taken is not None:
+            await self._run(Drain(self._tools, taken, connection, keys, window), taken.lease)
+        return taken is not None
+
+    async def _take(self, tenant_id: UUID, connection_id: UUID, most: int) -> Taken | None:
+        return await self._db.alone(
+            tenant_id,
+            lambda conn, setting: store.take(
+                conn, connection_id, self._owner, self._limits.lease_seconds, most, setting
+            ),
+        )
+
+    async def _express_for(self, item: PreparedWrite) -> Express:
+        """What a create needs to be sent the moment it is accepted: opened before, so that nothing can fail after."""
+        target = item.targets[0]
+        connection = await self._connections.open(item.tenant_id, connection_id=target.connection_id)
+        keys = await self._vault.keys(item.tenant_id)
+        window = window_of(connection.manifest, self._limits)
+        connection.get_ready()
+
+        async def send(taken: Taken) -> None:
+            try:
+                await self._run(Drain(self._tools, taken, connection, keys, window), taken.lease)
+            finally:
+                self._waiters.wake(target.id)
+
+        # The flush that takes the lane is nobody's own: what follows belongs to the caller's trace.
+        own = copy_context()
+        return Express(
+            self._owner, self._limits.lease_seconds, lambda taken: self._start(send(taken), context=own)
+        )
 
     async def _express(self, lane: PulledLane, waits_for: UUID) -> None:
-        """The same at once, for a caller who waits: what can be opened before the claim is, and two commits less.
-
-        A write that is alone is marked ``sending`` in the transaction that claims its lane.
-        """
+        """A worker's turn at once, in this process, for a caller who waits."""
         try:
             connection = await self._connections.open(lane.tenant_id, connection_id=lane.connection_id)
             connection.get_ready()
             keys = await self._vault.keys(lane.tenant_id)
-            window = window_of(connection.manifest, self._limits)
-            async with self._db.tenant(lane.tenant_id) as conn:
-                taken = await store.take(
-                    conn, lane.connection_id, self._owner, self._limits.lease_seconds, window
-                )
-            if taken is not None:
-                lease, rows, marked = taken
-                await self._run(Drain(self._tools, lease, connection, keys, rows, marked), lease)
+            await self._take_and_run(lane.tenant_id, connection, keys)
         finally:
             # Who was not told by now will not be by us: another process was quicker, or this failed. He looks himself.
             self._waiters.wake(waits_for)
@@ -327,10 +361,14 @@ class Delivery(Desk):
             if self._drains.get(lease.connection_id) is drain:
                 del self._drains[lease.connection_id]
 
-    async def _hold_back(self, lease: Lease) -> None:
+    async def _hold_back(self, tenant_id: UUID, connection_id: UUID) -> None:
         """The connection cannot be opened (no credential, a closed gate): its writes wait."""
+        taken = await self._take(tenant_id, connection_id, 0)
+        if taken is None:
+            return
+        lease = taken.lease
         failures = lease.failures + 1
-        jitter = random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries
+        jitter = random.uniform(*JITTER)  # noqa: S311 - spreads retries
         async with self._db.tenant(lease.tenant_id) as conn:
             await store.release(
                 conn,
@@ -351,28 +389,23 @@ class Delivery(Desk):
         async with self._db.system() as conn:
             lanes = await store.due_lanes(conn)
         if lanes:
-            await self._jobs.enqueue_many(DRAIN, [_job(*lane) for lane in lanes])
+            await self._jobs.enqueue_many(DRAIN, [_job(lane) for lane in lanes])
         return len(lanes)
 
     async def note_overdue(self) -> int:
         """One incident per lane that is a day behind, and an end to those of lanes that caught up."""
         async with self._db.system() as conn:
             overdue = await store.overdue_lanes(conn, self._limits.overdue_seconds)
-        for connection_id, tenant_id, since in overdue:
+        for connection_id, tenant_id, since, is_paused in overdue:
+            title, details = telling.waiting(since)
+            pause = await self._connections.routing.pause_of(tenant_id, connection_id) if is_paused else None
             async with self._db.tenant(tenant_id) as conn:
+                if is_paused:
+                    title, details = await telling.waiting_paused(conn, connection_id, since, pause)
                 await self._incidents.open(
-                    conn,
-                    tenant_id,
-                    "crm_sync_failure",
-                    str(connection_id),
-                    "Writes have waited for more than a day",
-                    {
-                        "waiting_since": since.isoformat(),
-                        "fix": "See the connection's credential and its last errors.",
-                    },
-                    connection_id,
+                    conn, tenant_id, "crm_sync_failure", str(connection_id), title, details, connection_id
                 )
-        behind = {connection_id for connection_id, _, _ in overdue}
+        behind = {connection_id for connection_id, *_ in overdue}
         for incident in await self._incidents.list_open(kind="crm_sync_failure", limit=1000):
             if incident.connection_id not in behind:
                 async with self._db.tenant(incident.tenant_id) as conn:
@@ -393,17 +426,15 @@ class Delivery(Desk):
         for target in item.targets:
             drain = self._drains.get(target.connection_id)
             if drain is not None:
-                drain.wake()
+                drain.wake(item.priority)
 
     def _enqueue(self, lanes: Sequence[PulledLane]) -> None:
         """Hand lanes to the workers; nobody waits for it, and the sweep covers a loss."""
         if lanes:
-            self._start(
-                self._jobs.enqueue_many(DRAIN, [_job(lane.connection_id, lane.fence) for lane in lanes])
-            )
+            self._start(self._jobs.enqueue_many(DRAIN, [_job(lane) for lane in lanes]))
 
-    def _start(self, work: Coroutine[Any, Any, Any]) -> None:
-        task = asyncio.create_task(work)
+    def _start(self, work: Coroutine[Any, Any, Any], *, context: Context | None = None) -> None:
+        task = asyncio.create_task(work, context=context)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
@@ -413,7 +444,8 @@ class Delivery(Desk):
             _log.warning("delivery.side_task_failed", kind=type(task.exception()).__name__)
 
     async def _run_job(self, payload: dict[str, Any]) -> None:
-        await self.drain(UUID(payload["connection_id"]))
+        tenant_id = payload.get("tenant_id")  # an older release enqueued the connection alone
+        await self.drain(UUID(payload["connection_id"]), UUID(tenant_id) if tenant_id else None)
 
     async def _sweep_tick(self) -> None:
         await self.sweep()
@@ -422,10 +454,13 @@ class Delivery(Desk):
         await self.note_overdue()
 
 
-def _job(connection_id: UUID, fence: int) -> NewJob:
+def _job(lane: PulledLane) -> NewJob:
     # The fence makes a new key after every turn: the engine counts a job as there until its function has returned,
     # and a dead worker's job even longer.
-    return NewJob({"connection_id": str(connection_id)}, dedupe_key=f"{connection_id}:{fence}")
+    return NewJob(
+        {"connection_id": str(lane.connection_id), "tenant_id": str(lane.tenant_id)},
+        dedupe_key=f"{lane.connection_id}:{lane.fence}",
+    )
 
 
 def _fresh(item: PreparedWrite) -> Accepted:

@@ -8,15 +8,19 @@ from uuid import UUID, uuid4
 import msgspec
 
 from crmbridge.core.records import Object
+from crmbridge.db.pool import setting_first
 from crmbridge.services.mapping.model import Rule, StoredRule
 
-__all__ = ["delete_rule", "put_rule", "read_rules"]
+__all__ = ["delete_rule", "find_rules", "put_rule", "read_rules"]
 
 # The overrides of one connection.
 _READ = """
 select connection_id, object, slot, rule from tenant_crm_field_mappings
 where connection_id = $1 order by object, slot
 """
+
+# The same in a transaction of its own, which sets the tenant before the first row is read.
+_READ_ALONE = setting_first(2) + _READ.replace("where ", "where (select is_set from tenants_set) and ")
 
 # One override, new or changed.
 _PUT = """
@@ -32,15 +36,21 @@ _DELETE = "delete from tenant_crm_field_mappings where connection_id = $1 and ob
 
 async def read_rules(conn: Any, connection_id: UUID) -> list[StoredRule]:
     """All overrides of one connection, by object and slot."""
-    return [
-        StoredRule(
-            connection_id=row["connection_id"],
-            object=Object(row["object"]),
-            slot=row["slot"],
-            rule=msgspec.convert(row["rule"], Rule),
-        )
-        for row in await conn.fetch(_READ, connection_id)
-    ]
+    return [_stored(row) for row in await conn.fetch(_READ, connection_id)]
+
+
+async def find_rules(conn: Any, connection_id: UUID, setting: str) -> list[StoredRule]:
+    """The same, for ``Database.alone``."""
+    return [_stored(row) for row in await conn.fetch(_READ_ALONE, connection_id, setting)]
+
+
+def _stored(row: Any) -> StoredRule:
+    return StoredRule(
+        connection_id=row["connection_id"],
+        object=Object(row["object"]),
+        slot=row["slot"],
+        rule=msgspec.convert(row["rule"], Rule),
+    )
 
 
 async def put_rule(

@@ -33,6 +33,7 @@ from crmbridge.core.wire import HttpRequest, HttpResponse, Transport, TransportF
 from crmbridge.services.oauth.model import Client, TokenRefused, TokenSet
 from crmbridge.toolkit import auth as schemes
 from crmbridge.toolkit.failures import error_for_failure, retry_after_seconds
+from crmbridge.toolkit.filling import fill_address
 
 __all__ = ["ask", "authorize_url", "challenge", "read_tokens", "refused", "renewed_facts"]
 
@@ -232,17 +233,8 @@ def _pause(manifest: Manifest) -> float:
 
 
 def _filled(template: str, manifest: Manifest, values: Mapping[str, str]) -> str:
-    def fill(found: re.Match[str]) -> str:
-        value = values.get(found[1], "").strip()
-        if not value:
-            raise NotConfigured(
-                f"The setting {found[1]!r} of {manifest.display_name} is missing.",
-                provider=manifest.slug,
-                fix=Fix("fill_in", f"Fill in {found[1]!r} when you start the connection."),
-            )
-        return value.rstrip("/") if found.start() == 0 else quote(value, safe="")
-
-    return re.sub(r"\{(\w+)\}", fill, template)
+    where = "when you start the connection"
+    return fill_address(template, values, manifest.slug, whose=manifest.display_name, where=where)
 
 
 def _tree(response: HttpResponse) -> dict[str, Any]:

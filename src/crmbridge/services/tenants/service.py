@@ -135,12 +135,11 @@ class Tenants:
             return held
         tenant = None
         if isinstance(key, UUID) or _SLUG.fullmatch(key):
-            async with self._db.system() as conn:
-                if isinstance(key, UUID):
-                    tenant = await store.select(conn, key)
-                # A slug may look like an id.
-                if tenant is None and isinstance(id_or_slug, str):
-                    tenant = await store.select_by_slug(conn, id_or_slug)
+            if isinstance(key, UUID):
+                tenant = await self._db.peek(lambda conn: store.select(conn, key))
+            # A slug may look like an id.
+            if tenant is None and isinstance(id_or_slug, str):
+                tenant = await self._db.peek(lambda conn: store.select_by_slug(conn, id_or_slug))
         if tenant is None:
             raise NotFound("There is no such tenant.", fix=Fix("check_id", "See `crmbridge tenants`."))
         self._tenants.put(key, tenant)

@@ -257,8 +257,9 @@ class Vault:
         return msgspec.structs.replace(row, wrapped=wrapped)
 
     async def _load(self, tenant_id: UUID) -> TenantKeys:
-        async with self._db.tenant(tenant_id) as conn:
-            rows = await store.select_tenant(conn, tenant_id)
+        rows = await self._db.alone(
+            tenant_id, lambda conn, setting: store.read_tenant(conn, tenant_id, setting)
+        )
         if {_DATA, _INDEX} - {row.purpose for row in rows}:
             raise NotFound(
                 "This tenant has no keys: it is unknown, or its keys were destroyed when it was offboarded."

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
+from crmbridge.db.pool import setting_first
 from crmbridge.services.vault.model import WrappedKey
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "destroy_tenant",
     "insert_installation",
     "insert_tenant",
+    "read_tenant",
     "replace",
     "select_installation",
     "select_tenant",
@@ -28,6 +30,10 @@ _SELECT_TENANT = """
 select tenant_id, purpose, version, wrapped, master_key_id, state from tenant_keys
 where tenant_id = $1 and state <> 'destroyed' order by purpose, version
 """
+# The same in a transaction of its own, which sets the tenant before the first row is read.
+_READ_TENANT = setting_first(2) + _SELECT_TENANT.replace(
+    "where ", "where (select is_set from tenants_set) and "
+)
 _REPLACE_TENANT = """
 update tenant_keys set wrapped = $4, master_key_id = $5, rewrapped_at = now()
 where tenant_id = $1 and purpose = $2 and version = $3 and master_key_id = $6 and state <> 'destroyed'
@@ -70,6 +76,11 @@ async def insert_tenant(conn: Any, key: WrappedKey) -> None:
 async def select_tenant(conn: Any, tenant_id: UUID) -> list[WrappedKey]:
     """All keys of a tenant that are not destroyed."""
     return [_key(row) for row in await conn.fetch(_SELECT_TENANT, tenant_id)]
+
+
+async def read_tenant(conn: Any, tenant_id: UUID, setting: str) -> list[WrappedKey]:
+    """The same, for ``Database.alone``."""
+    return [_key(row) for row in await conn.fetch(_READ_TENANT, tenant_id, setting)]
 
 
 async def destroy_tenant(conn: Any, tenant_id: UUID, purposes: list[str]) -> None:

@@ -1,6 +1,6 @@
 """ROUTING: which connections of a tenant an object goes to, and which of them are paused."""
 
-from crmbridge.services.connections.routing.service import Routing
-from crmbridge.services.connections.routing.table import Role, Route
+from crmbridge.services.connections.routing.service import Pause, Routing
+from crmbridge.services.connections.routing.table import Role, Route, RouteChange
 
-__all__ = ["Role", "Route", "Routing"]
+__all__ = ["Pause", "Role", "Route", "RouteChange", "Routing"]

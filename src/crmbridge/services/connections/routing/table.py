@@ -11,7 +11,19 @@ import msgspec
 from crmbridge.core.errors import Conflict, FieldError, Fix, NotConfigured, NotFound, ValidationError
 from crmbridge.core.records import Object
 
-__all__ = ["FIRST", "Role", "Route", "RouteRow", "change", "effective", "read_changes", "routes_of"]
+__all__ = [
+    "FIRST",
+    "Role",
+    "Route",
+    "RouteChange",
+    "RouteRow",
+    "change",
+    "changed_roles",
+    "effective",
+    "read_changes",
+    "routes_of",
+    "unknown",
+]
 
 # The connection that is primary for what no route says.
 FIRST = "primary"
@@ -32,6 +44,15 @@ class Route(msgspec.Struct, frozen=True):
     connection_id: UUID
     connection: str
     role: Role
+
+
+class RouteChange(msgspec.Struct, frozen=True):
+    """What one connection was and will be for one object."""
+
+    object: Object
+    connection: str
+    before: Role
+    after: Role
 
 
 class RouteRow(msgspec.Struct):
@@ -115,11 +136,7 @@ def change(rows: Sequence[RouteRow], name: str, changes: Mapping[Object, Role]) 
     """
     chosen = next((row for row in rows if row.name == name), None)
     if chosen is None:
-        known = ", ".join(row.name for row in rows) or "none"
-        raise NotFound(
-            f"There is no connection {name!r}.",
-            fix=Fix("choose_connection", f"The tenant's connections: {known}."),
-        )
+        raise unknown(name, [row.name for row in rows])
     before = {row.id: dict(row.routes) for row in rows}
     for obj, role in changes.items():
         leading = primary_of(rows, obj.value)
@@ -136,3 +153,23 @@ def change(rows: Sequence[RouteRow], name: str, changes: Mapping[Object, Role]) 
             )
         chosen.routes[obj.value] = role.value
     return [row for row in rows if row.routes != before[row.id]]
+
+
+def changed_roles(
+    before: Mapping[str, Mapping[str, str]], after: Mapping[str, Mapping[str, str]]
+) -> list[RouteChange]:
+    """What differs between two tables of roles in effect (connection → object → role), by object."""
+    found = []
+    for obj in Object:
+        for name, roles in after.items():
+            was = Role(before.get(name, {}).get(obj.value, Role.NONE))
+            will = Role(roles.get(obj.value, Role.NONE))
+            if was is not will:
+                found.append(RouteChange(obj, name, was, will))
+    return found
+
+
+def unknown(name: str, known: Sequence[str]) -> NotFound:
+    """The refusal of a name that no connection of the tenant has."""
+    told = f"The tenant's connections: {', '.join(known)}." if known else "The tenant has no connection yet."
+    return NotFound(f"There is no connection {name[:63]!r}.", fix=Fix("choose_connection", told))

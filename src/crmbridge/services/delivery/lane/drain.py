@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import deque
-from collections.abc import Sequence, Set
-from contextlib import suppress
+from collections.abc import Awaitable, Sequence, Set
+from contextlib import nullcontext
+from functools import partial
 from time import monotonic
 from typing import Any
 from uuid import UUID
@@ -24,12 +24,13 @@ from crmbridge.db.errors import DatabaseUnavailable
 from crmbridge.db.pool import Database
 from crmbridge.services.audit.model import AuditEntry
 from crmbridge.services.audit.service import AuditLog
-from crmbridge.services.delivery import store
-from crmbridge.services.delivery.batch import Batch, Lane, Prepared, failed_result, prepare, shape
 from crmbridge.services.delivery.counting import note_saved, words
+from crmbridge.services.delivery.lane import store, telling
+from crmbridge.services.delivery.lane.batch import Batch, Lane, Prepared, failed_result, prepare, shape
+from crmbridge.services.delivery.lane.outcome import Verdict, judge, judge_look_up
+from crmbridge.services.delivery.lane.store import Row, SavedResult, Taken
+from crmbridge.services.delivery.lane.tenure import Tenure, jitter
 from crmbridge.services.delivery.model import Event, Limits, TargetState, TargetView, advance
-from crmbridge.services.delivery.outcome import Verdict, backoff_seconds, judge, judge_look_up
-from crmbridge.services.delivery.store import Lease, Row, SavedResult
 from crmbridge.services.delivery.waiting import Waiters
 from crmbridge.services.incidents.service import Incidents
 from crmbridge.services.vault.keys import TenantKeys
@@ -38,6 +39,8 @@ __all__ = ["Drain", "Tools"]
 
 _log = structlog.get_logger("crmbridge.delivery")
 _SAVE_TRIES = 3
+_LIVE, _IMPORT = 0, 1
+_ENDS = (TargetState.APPLIED.value, TargetState.DEAD_LETTER.value)
 
 
 class Tools(msgspec.Struct, frozen=True):
@@ -53,53 +56,60 @@ class Tools(msgspec.Struct, frozen=True):
 class Drain:
     """Works on one lane until nothing is due, its turn is over, the lane must pause, or the lease is lost.
 
-    As many calls are in flight as the manifest allows. While they are, the next batch is read and mapped and the
-    previous one saved. A batch is marked ``sending`` in a committed transaction before its call; ``marked`` are ids
-    that were marked in the transaction of the claim.
+    As many calls are in flight as the manifest allows. While they are, the next batch is read, mapped and marked, and
+    the previous one saved. A batch is marked ``sending`` in a committed transaction before its call, if it was not in
+    the one that took the lane. Imports leave one call to live writes, where more than one is allowed.
     """
 
     def __init__(
         self,
         tools: Tools,
-        lease: Lease,
+        taken: Taken,
         connection: Lane,
         keys: TenantKeys,
-        rows: Sequence[Row] | None = None,
-        marked: Set[UUID] = frozenset(),
+        window: int,
     ) -> None:
         self._tools = tools
         self._limits = tools.limits
-        self._lease = lease
+        self._lease = taken.lease
+        self._tenure = Tenure(tools.db, tools.limits, taken.lease)
         self._connection = connection
         self._keys = keys
-        self._marked_before: Set[UUID] = marked
+        self._marked_before: Set[UUID] = taken.marked
         manifest = connection.manifest
         in_flight = max(1, manifest.in_flight_limit())
-        largest = max((size for spec in manifest.objects.values() for size in spec.batch.values()), default=1)
-        self._window = min(self._limits.window_size, max(2 * largest, 4 * in_flight))
+        self._window = window
         self._send_seconds = max(self._limits.send_seconds, 2 * manifest.timeout_seconds)
-        self._slots = asyncio.Semaphore(in_flight)
+        # The longest from a mark to its call. The call must have ended when others look: they wait for both.
+        self._idle_seconds = min(self._limits.lease_seconds / 2, self._send_seconds)
+        # Calls, and one batch more that is marked meanwhile.
+        self._calls = asyncio.Semaphore(in_flight)
+        self._import_calls = asyncio.Semaphore(max(1, in_flight - 1))
+        self._most = {_LIVE: in_flight + 1, _IMPORT: max(1, in_flight - 1) + 1}
+        self._under_way = {_LIVE: 0, _IMPORT: 0}
         self._queue: deque[Batch] = deque()
         self._busy: set[UUID] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._woken = asyncio.Event()
-        self._started = monotonic()
-        self._failures = lease.failures
-        self._pause = 0.0
         self._is_exhausted = False
-        self._is_released = False
-        self._is_lost = False
         self._error: BaseException | None = None
-        if rows is not None:
-            self._take(rows)
+        self._take(taken.rows)
 
-    def wake(self) -> None:
+    def wake(self, priority: int = _LIVE) -> None:
         """Something was accepted for this lane in this process."""
+        if priority == _LIVE:
+            self._let_live_pass()
         self._woken.set()
+
+    def _let_live_pass(self) -> None:
+        """A live write came while imports wait here: what was read ahead is read again, in order."""
+        if self._queue and self._queue[0].priority != _LIVE:
+            self._queue.clear()
+            self._is_exhausted = False
 
     async def run(self) -> bool:
         """Work. True when the lane was left with something due (its turn is over): enqueue it again."""
-        heartbeat = asyncio.create_task(self._renew())
+        heartbeat = asyncio.create_task(self._tenure.keep())
         try:
             if self._lease.must_recover:
                 await self._recover()
@@ -113,20 +123,31 @@ class Drain:
             _log.warning(
                 "drain.failed", connection_id=str(self._lease.connection_id), kind=type(error).__name__
             )
-            await self._abandon()
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+            await self._tenure.abandon()
             return False
         finally:
             heartbeat.cancel()
+
+    async def _recover(self) -> None:
+        await self._tenure.recover(
+            self._connection.manifest, self._send_seconds + self._idle_seconds, self._tools.waiters
+        )
 
     # -- the loop ----------------------------------------------------------------------------------------------
 
     @property
     def _must_leave(self) -> bool:
-        over = monotonic() - self._started > self._limits.turn_seconds
-        return self._is_lost or self._pause > 0 or over or self._error is not None
+        return self._is_off or monotonic() - self._tenure.started > self._limits.turn_seconds
+
+    @property
+    def _is_off(self) -> bool:
+        """No further call may go."""
+        return self._tenure.is_lost or self._tenure.pause_seconds > 0 or self._error is not None
 
     async def _work(self) -> None:
-        while not self._is_released and not self._must_leave:
+        while not self._tenure.is_released and not self._must_leave:
             ready = await self._next()
             if ready is None:
                 if self._tasks:
@@ -134,26 +155,25 @@ class Drain:
                 elif await self._release(always=False) is not False:
                     return
                 continue
-            await self._slots.acquire()
-            if self._must_leave or self._is_released:
-                self._slots.release()
+            if self._must_leave or self._tenure.is_released:
                 self._busy.difference_update(row.id for row in ready[0].rows)
                 return
             task = asyncio.create_task(self._deliver(*ready))
             self._tasks.add(task)
-            task.add_done_callback(self._done)
+            self._under_way[ready[0].priority] += 1
+            task.add_done_callback(partial(self._done, ready[0].priority))
 
     async def _next(self) -> tuple[Batch, list[Prepared]] | None:
-        """The next batch, opened and mapped, or None while nothing is due."""
-        if not self._queue and not self._is_exhausted:
-            async with self._tools.db.tenant(self._lease.tenant_id) as conn:
-                rows = await store.window(conn, self._lease, self._window, list(self._busy))
-            self._is_exhausted = len(rows) < self._window
-            # What was taken while this was read is not taken twice.
-            self._queue = shape(
-                [row for row in rows if row.id not in self._busy], self._connection, self._limits
+        """The next batch, opened and mapped, or None while nothing is due or there is no room for it."""
+        if not self._queue and not self._is_exhausted and self._has_room(_LIVE):
+            busy = list(self._busy)
+            rows = await self._tools.db.alone(
+                self._lease.tenant_id,
+                lambda conn, setting: store.window(conn, self._lease, self._window, busy, setting),
             )
-        if not self._queue:
+            # What was taken while this was read is not taken twice.
+            self._take(rows)
+        if not self._queue or not self._has_room(self._queue[0].priority):
             return None
         batch = self._queue.popleft()
         self._busy.update(row.id for row in batch.rows)
@@ -162,32 +182,42 @@ class Drain:
             self._connection,
             self._keys,
             self._lease.tenant_id,
-            is_lane_sound=self._failures == 0,
+            is_lane_sound=self._tenure.failures == 0,
             limits=self._limits,
         )
         return batch, prepared
 
+    def _has_room(self, priority: int) -> bool:
+        """Whether a batch more may be under way; live ones have a place of their own."""
+        total = sum(self._under_way.values())
+        return total < self._most[_LIVE] and (
+            priority == _LIVE or self._under_way[_IMPORT] < self._most[_IMPORT]
+        )
+
     def _take(self, rows: Sequence[Row]) -> None:
         self._is_exhausted = len(rows) < self._window
-        self._queue = shape(rows, self._connection, self._limits)
+        self._queue = shape([row for row in rows if row.id not in self._busy], self._connection, self._limits)
 
     async def _pass_time(self) -> None:
         """Until a call ends, an accept of this process wakes us, or it is time to read again."""
         woken = asyncio.create_task(self._woken.wait())
         try:
-            await asyncio.wait(
+            done, _ = await asyncio.wait(
                 {woken, *self._tasks},
                 timeout=self._limits.reread_seconds,
                 return_when=asyncio.FIRST_COMPLETED,
             )
         finally:
             woken.cancel()
+        if not done:
+            self._let_live_pass()
         if self._woken.is_set() or self._tasks:
             self._is_exhausted = False
         self._woken.clear()
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _done(self, priority: int, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._under_way[priority] -= 1
         if self._tasks:
             # What it saved may have set others free; alone, the release asks the same.
             self._is_exhausted = False
@@ -199,115 +229,79 @@ class Drain:
             await asyncio.wait(self._tasks)
         if self._error is not None:
             raise self._error
-        if self._is_released or self._is_lost:
+        tenure = self._tenure
+        if tenure.is_released or tenure.is_lost:
             return False
-        if self._pause > 0 or self._marked_before:
+        if self._marked_before:
+            tenure.in_order = False
+        if tenure.pause_seconds > 0 or self._marked_before:
             await self._release(always=True)
-            return self._pause <= 0
+            return tenure.pause_seconds <= 0
         if await self._release(always=False) is False:
             await self._release(always=True)
             return True
         return False
 
-    async def _release(self, *, always: bool, in_order: bool = True) -> bool | None:
-        async with self._tools.db.tenant(self._lease.tenant_id) as conn:
-            free = await self._release_in(conn, always=always, in_order=in_order)
-        return self._freed(free)
-
-    async def _release_in(self, conn: Any, *, always: bool, in_order: bool = True) -> bool | None:
-        return await store.release(
-            conn,
-            self._lease,
-            always=always,
-            failures=self._failures,
-            pause_seconds=self._pause,
-            # What was marked before this drain and never sent is looked up by the next one.
-            in_order=in_order and not self._marked_before,
-        )
-
-    def _freed(self, free: bool | None) -> bool | None:
-        """Believe a release only after its commit."""
+    async def _release(self, *, always: bool) -> bool | None:
+        free = await self._tenure.release(always=always)
         self._is_exhausted = False
-        self._is_lost = self._is_lost or free is None
-        self._is_released = self._is_released or bool(free)
         return free
-
-    async def _abandon(self) -> None:
-        """After a failure of ours: let calls under way end, then hand the lane on with a pause."""
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        if self._is_released or self._is_lost:
-            return
-        self._failures = self._lease.failures + 1
-        self._pause = backoff_seconds(self._failures, self._limits, _jitter())
-        with suppress(Exception):
-            await self._release(always=True, in_order=False)
-
-    async def _renew(self) -> None:
-        """Hold the lease. Who cannot renew it in time stops before somebody else may take the lane."""
-        held = monotonic()
-        while not self._is_released:
-            await asyncio.sleep(self._limits.lease_seconds / 3)
-            try:
-                async with self._tools.db.system() as conn:
-                    is_ours = await store.renew(conn, self._lease, self._limits.lease_seconds)
-                held = monotonic()
-            except Exception as error:
-                _log.warning("lease.not_renewed", kind=type(error).__name__)
-                is_ours = monotonic() - held < self._limits.lease_seconds * 0.8
-            if not is_ours:
-                self._is_lost = not self._is_released
-                return
-
-    async def _recover(self) -> None:
-        manifest = self._connection.manifest
-        lag = max((spec.idempotency.search_lag_seconds for spec in manifest.objects.values()), default=0.0)
-        async with self._tools.db.tenant(self._lease.tenant_id) as conn:
-            lost = await store.recover(
-                conn,
-                self._lease,
-                send_seconds=self._send_seconds,
-                lag_seconds=max(lag, self._limits.settle_seconds),
-                batch_id=new_id(),
-            )
-        if lost:
-            _log.warning("lane.recovered", connection_id=str(self._lease.connection_id), unknown=len(lost))
-            for target_id in lost:
-                self._tools.waiters.wake(target_id)
 
     # -- one batch ---------------------------------------------------------------------------------------------
 
     async def _deliver(self, batch: Batch, prepared: list[Prepared]) -> None:
         ids = {item.row.id for item in prepared}
+        marked_at = monotonic()
         try:
-            try:
-                if not batch.is_look_up:
+            if batch.is_import:
+                # Marked while the call before it runs; a live write can be cancelled until its own turn.
+                prepared = await self._marked(batch, prepared)
+            async with self._import_calls if batch.is_import else nullcontext(), self._calls:
+                if not batch.is_import and not batch.is_look_up:
                     prepared = await self._marked(batch, prepared)
+                elif prepared and batch.is_import and not self._may_go(marked_at):
+                    await self._unmarked(prepared)
+                    return
                 if not prepared:
                     return
                 started = monotonic()
                 with tracing.span("drain batch", **words(self._connection.manifest.slug, batch)):
                     results, entry = await self._call(batch, prepared)
-            finally:
-                self._slots.release()
             await self._conclude(batch, prepared, results, entry, monotonic() - started)
         finally:
             self._busy.difference_update(ids)
 
     async def _marked(self, batch: Batch, prepared: list[Prepared]) -> list[Prepared]:
+        ids = [item.row.id for item in prepared]
+        marked: Set[UUID]
         started = monotonic()
-        if self._marked_before >= {item.row.id for item in prepared}:
-            marked, started, self._marked_before = self._marked_before, self._started, frozenset()
+        if self._marked_before >= set(ids):
+            marked, started, self._marked_before = self._marked_before, self._tenure.started, frozenset()
         else:
-            async with self._tools.db.tenant(self._lease.tenant_id) as conn:
-                marked = await store.mark(conn, self._lease, [item.row.id for item in prepared])
-        if monotonic() - started > self._limits.lease_seconds / 2:
+            marked, is_live_waiting = await self._tools.db.alone(
+                self._lease.tenant_id, lambda conn, setting: store.mark(conn, self._lease, ids, setting)
+            )
+            if is_live_waiting:
+                self._let_live_pass()
+        if monotonic() - started > self._idle_seconds:
             # This process stood still. Others may believe it dead by now: what is marked will be looked up.
-            self._is_lost = True
+            self._tenure.is_lost = True
             return []
         for item in prepared:
             item.row.attempt_count += 1
         return [item for item in prepared if item.row.id in marked]
+
+    def _may_go(self, marked_at: float) -> bool:
+        """Whether the call may still begin: the time after which others look a marked target up began with its mark."""
+        return not self._is_off and monotonic() - marked_at < self._idle_seconds
+
+    async def _unmarked(self, prepared: list[Prepared]) -> None:
+        """The lane must be left alone since, or the calls before took too long: it was no attempt."""
+        ids = [item.row.id for item in prepared]
+        await self._tools.db.alone(
+            self._lease.tenant_id, lambda conn, setting: store.unmark(conn, self._lease, ids, setting)
+        )
+        self._is_exhausted = False
 
     async def _call(
         self, batch: Batch, prepared: list[Prepared]
@@ -352,8 +346,9 @@ class Drain:
         entry: AuditEntry | None,
         seconds: float,
     ) -> None:
-        verdicts = self._judged(batch, prepared, results)
-        self._note(verdicts)
+        failed_seconds = await self._failed_seconds(batch, results)
+        verdicts = self._judged(batch, prepared, results, failed_seconds)
+        self._tenure.note(verdicts)
         was = TargetState.UNKNOWN if batch.is_look_up else TargetState.SENDING
         outcomes = [
             SavedResult(
@@ -366,15 +361,18 @@ class Drain:
             )
             for item, result, verdict in zip(prepared, results, verdicts, strict=True)
         ]
+        parked: telling.Told | None = None
+        if verdicts[0].event is Event.UNDECIDED:
+            parked = telling.parked(self._connection.manifest, batch, results[0], failed_seconds)
         for trial in range(1, _SAVE_TRIES + 1):
             try:
-                saved = await self._saved(batch, was, outcomes, entry, seconds)
+                saved = await self._saved(batch, was, outcomes, entry, seconds, parked)
                 break
             except DatabaseUnavailable:
                 if trial == _SAVE_TRIES:
                     raise
         if len(saved) < len(outcomes):
-            self._is_lost = self._is_lost or not saved
+            self._tenure.is_lost = self._tenure.is_lost or not saved
             _log.warning(
                 "save.refused", connection_id=str(self._lease.connection_id), late=len(outcomes) - len(saved)
             )
@@ -382,8 +380,10 @@ class Drain:
         for view in saved:
             self._tools.waiters.wake(view.id, view)
 
-    def _judged(self, batch: Batch, prepared: list[Prepared], results: list[WriteResult]) -> list[Verdict]:
-        jitter = _jitter()
+    def _judged(
+        self, batch: Batch, prepared: list[Prepared], results: list[WriteResult], failed_seconds: float
+    ) -> list[Verdict]:
+        spread = jitter()
         spec = self._connection.manifest.objects.get(batch.object)
         lag = spec.idempotency.search_lag_seconds if spec else 0.0
         is_key_sent = spec is not None and spec.idempotency.kind is IdempotencyKind.KEY_SENT
@@ -395,8 +395,9 @@ class Drain:
                     first_error=item.row.error,
                     lane_failures=self._lease.failures,
                     limits=self._limits,
-                    jitter=jitter,
+                    jitter=spread,
                     is_key_sent=is_key_sent,
+                    looked_seconds=failed_seconds,
                 )
                 for item, result in zip(prepared, results, strict=True)
             ]
@@ -407,20 +408,10 @@ class Drain:
                 lane_failures=self._lease.failures,
                 limits=self._limits,
                 lag=lag,
-                jitter=jitter,
+                jitter=spread,
             )
             for item, result in zip(prepared, results, strict=True)
         ]
-
-    def _note(self, verdicts: list[Verdict]) -> None:
-        """What a batch says of the lane: anything that got through clears its failures, a dead batch slows it."""
-        pause = max((verdict.pause_seconds for verdict in verdicts), default=0.0)
-        if any(not verdict.is_lane_fault for verdict in verdicts):
-            self._failures = 0
-        else:
-            self._failures = self._lease.failures + 1
-            pause = max(pause, backoff_seconds(self._failures, self._limits, _jitter()))
-        self._pause = max(self._pause, pause)
 
     async def _saved(
         self,
@@ -429,61 +420,49 @@ class Drain:
         outcomes: list[SavedResult],
         entry: AuditEntry | None,
         seconds: float,
+        parked: telling.Told | None,
     ) -> list[TargetView]:
-        async with self._tools.db.tenant(self._lease.tenant_id) as conn:
-            saved = await store.save(
+        def save(conn: Any, setting: str) -> Awaitable[tuple[list[TargetView], bool]]:
+            return store.save(
                 conn,
                 self._lease,
                 outcomes,
                 was=was.value,
                 kind="look_up" if batch.is_look_up else "send",
                 batch_id=new_id(),
-                batch_size=len(outcomes),
                 seconds=seconds,
+                entry=self._tools.audit.cleaned(entry) if entry is not None else None,
+                must_free=self._is_last(outcomes),
+                setting=setting,
             )
-            if entry is not None:
-                await self._tools.audit.write(conn, entry)
-            if saved and outcomes[0].verdict.event is Event.UNDECIDED:
-                await self._park(conn, batch)
-            is_last = self._is_last(outcomes)
-            if is_last:
-                free = await self._release_in(conn, always=self._pause > 0)
-        if is_last:
-            self._freed(free)
+
+        if parked is not None:
+            async with self._tools.db.tenant(self._lease.tenant_id) as conn:
+                saved, is_freed = await save(conn, "")
+                if saved:
+                    lane_id = self._lease.connection_id
+                    await self._tools.incidents.open(
+                        conn, self._lease.tenant_id, "write_parked", str(lane_id), *parked, lane_id
+                    )
+        else:
+            saved, is_freed = await self._tools.db.alone(self._lease.tenant_id, save)
+        self._tenure.is_released = self._tenure.is_released or is_freed
         return saved
 
     def _is_last(self, outcomes: list[SavedResult]) -> bool:
-        """Nothing else is taken, nothing more was due: the lane can be given free in the same transaction.
-
-        Not while a caller waits for this very save: he is told first.
-        """
+        """Nothing else is taken, nothing more was due, and all of this comes to its end."""
         return (
-            not self._is_lost
-            and not self._tools.waiters.has_any(outcome.id for outcome in outcomes)
+            not self._is_off
             and not self._queue
             and self._is_exhausted
+            and not self._marked_before
             and self._busy <= {outcome.id for outcome in outcomes}
+            and all(outcome.state in _ENDS for outcome in outcomes)
         )
 
-    async def _park(self, conn: Any, batch: Batch) -> None:
-        row = batch.rows[0]
-        name = self._connection.manifest.display_name
-        await self._tools.incidents.open(
-            conn,
-            self._lease.tenant_id,
-            "write_parked",
-            str(self._lease.connection_id),
-            f"{name}: whether a {batch.operation.value} of a {batch.object.value} took effect cannot be told",
-            {
-                "write_id": str(row.write_id),
-                "target_id": str(row.id),
-                "object": batch.object.value,
-                "operation": batch.operation.value,
-                "fix": "Look in the CRM: redrive the write if the effect is missing, discard it if it is there.",
-            },
-            self._lease.connection_id,
-        )
-
-
-def _jitter() -> float:
-    return random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries, hides nothing
+    async def _failed_seconds(self, batch: Batch, results: list[WriteResult]) -> float:
+        """For how long look-ups have failed, where this one failed too."""
+        if not batch.is_look_up or results[0].outcome is not Outcome.UNKNOWN or results[0].error is None:
+            return 0.0
+        async with self._tools.db.tenant(self._lease.tenant_id) as conn:
+            return await telling.looked_seconds(conn, batch.rows[0].id)

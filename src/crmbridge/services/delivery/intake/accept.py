@@ -17,12 +17,12 @@ from crmbridge.services.connections.connection import Connection
 from crmbridge.services.connections.model import Intent
 from crmbridge.services.connections.routing import Route
 from crmbridge.services.connections.service import Connections
-from crmbridge.services.delivery import store
 from crmbridge.services.delivery.addressing import Kept, addressed, records_named, twin_key
+from crmbridge.services.delivery.intake import store
+from crmbridge.services.delivery.intake.store import PreparedTarget, PreparedWrite, Twin
+from crmbridge.services.delivery.intake.subjects import fingerprint, link_hash, order_key, subjects_of
+from crmbridge.services.delivery.lane.outcome import describe_error
 from crmbridge.services.delivery.model import TargetState
-from crmbridge.services.delivery.outcome import describe_error
-from crmbridge.services.delivery.store import PreparedTarget, PreparedWrite, Twin
-from crmbridge.services.delivery.subjects import fingerprint, link_hash, order_key, subjects_of
 from crmbridge.services.tenants.model import Tenant
 from crmbridge.services.vault.keys import TenantKeys, write_aad
 from crmbridge.services.vault.service import Vault

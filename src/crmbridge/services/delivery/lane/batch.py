@@ -24,8 +24,8 @@ from crmbridge.core.records import Object, Record, Write, WriteResult
 from crmbridge.services.audit.model import AuditEntry
 from crmbridge.services.connections.model import Intent, Sent
 from crmbridge.services.delivery.addressing import Kept, addressed
+from crmbridge.services.delivery.lane.store import Row
 from crmbridge.services.delivery.model import Limits, TargetState
-from crmbridge.services.delivery.store import Row
 from crmbridge.services.vault.keys import SealBroken, TenantKeys, write_aad
 
 __all__ = ["Batch", "Lane", "Prepared", "failed_result", "prepare", "shape", "window_of"]
@@ -56,28 +56,41 @@ class Prepared(msgspec.Struct):
 
 
 class Batch(msgspec.Struct, kw_only=True):
-    """Targets of one provider call. ``is_look_up``: one target whose outcome is unknown; nothing is sent."""
+    """Targets of one provider call. ``priority`` 0 is live, 1 an import.
+
+    ``is_look_up``: one target whose outcome is unknown; nothing is sent.
+    """
 
     object: Object
     operation: Operation
     rows: list[Row]
+    priority: int = 0
     is_look_up: bool = False
+
+    @property
+    def is_import(self) -> bool:
+        """Imports give way to live writes. Whether a look-up is one does not count."""
+        return self.priority > 0 and not self.is_look_up
 
 
 def shape(rows: Sequence[Row], connection: Lane, limits: Limits) -> deque[Batch]:
-    """Rows in order → batches by object and operation, in the order in which each group begins.
+    """Rows in order → batches by object, operation and priority, in the order in which each group begins.
 
     A target that failed several times travels alone, so that it cannot take others down with it.
     """
     batches: deque[Batch] = deque()
-    open_batches: dict[tuple[str, str], Batch] = {}
+    open_batches: dict[tuple[str, str, int], Batch] = {}
     for row in rows:
         is_look_up = row.state == TargetState.UNKNOWN.value
-        key = (row.object, row.operation)
+        key = (row.object, row.operation, row.priority)
         batch = None if is_look_up or row.attempt_count >= limits.alone_after else open_batches.get(key)
         if batch is None:
             batch = Batch(
-                object=Object(row.object), operation=Operation(row.operation), rows=[], is_look_up=is_look_up
+                object=Object(row.object),
+                operation=Operation(row.operation),
+                rows=[],
+                priority=min(row.priority, 1),
+                is_look_up=is_look_up,
             )
             batches.append(batch)
             if not is_look_up and row.attempt_count < limits.alone_after:

@@ -15,10 +15,11 @@ from crmbridge import metrics, tracing
 from crmbridge.core.errors import Conflict, Fix
 from crmbridge.db.errors import DatabaseUnavailable
 from crmbridge.db.pool import Database
-from crmbridge.services.delivery import store
-from crmbridge.services.delivery.store import PreparedWrite, PulledLane
+from crmbridge.services.delivery.intake import store
+from crmbridge.services.delivery.intake.store import PreparedWrite
+from crmbridge.services.delivery.lane.store import PulledLane, Taken
 
-__all__ = ["Flushed", "Flusher"]
+__all__ = ["Express", "Flushed", "Flusher"]
 
 _log = structlog.get_logger("crmbridge.delivery")
 
@@ -30,12 +31,24 @@ _AT_ONCE = 2
 _ENOUGH = 24
 
 
+class Express(msgspec.Struct, frozen=True):
+    """For a create whose caller waits: ``begin`` is told, after the commit, when its lane was taken with it."""
+
+    owner: str
+    lease_seconds: float
+    begin: Callable[[Taken], None]
+
+
+_Entry = tuple[PreparedWrite, bool, Express | None, "asyncio.Future[Flushed]"]
+
+
 class Flushed(msgspec.Struct, kw_only=True):
-    """What became of one accept: ``write_id`` is an earlier write's when ``replayed``."""
+    """What became of one accept: ``write_id`` is an earlier write's when ``replayed``; ``is_taken``: being sent."""
 
     write_id: Any
     replayed: bool = False
     idle_lanes: list[PulledLane] = []
+    is_taken: bool = False
 
 
 class Flusher:
@@ -49,14 +62,16 @@ class Flusher:
         self._db = db
         self._on_lanes = on_lanes
         self._size = size
-        self._queue: deque[tuple[PreparedWrite, bool, asyncio.Future[Flushed]]] = deque()
+        self._queue: deque[_Entry] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._links: list[Any] = []
 
-    def submit(self, item: PreparedWrite, *, is_waited: bool = False) -> asyncio.Future[Flushed]:
+    def submit(
+        self, item: PreparedWrite, *, is_waited: bool = False, express: Express | None = None
+    ) -> asyncio.Future[Flushed]:
         """Queue one accept. The future brings Flushed, Conflict (the key has another body), or the failure."""
         future: asyncio.Future[Flushed] = asyncio.get_running_loop().create_future()
-        self._queue.append((item, is_waited, future))
+        self._queue.append((item, is_waited, express, future))
         if tracing.is_on():
             self._links.append(tracing.link())
         if len(self._tasks) < _AT_ONCE:
@@ -98,7 +113,7 @@ class Flusher:
             seen = len(self._queue)
             await asyncio.sleep(0)
 
-    async def _one_by_one(self, batch: Sequence[tuple[PreparedWrite, bool, asyncio.Future[Flushed]]]) -> None:
+    async def _one_by_one(self, batch: Sequence[_Entry]) -> None:
         """One accept that the database refuses must not take others down with it."""
         for entry in batch:
             try:
@@ -106,15 +121,20 @@ class Flusher:
             except Exception as error:
                 _fail([entry], error)
 
-    async def _flush(self, batch: Sequence[tuple[PreparedWrite, bool, asyncio.Future[Flushed]]]) -> None:
-        items = [item for item, _, _ in batch]
+    async def _flush(self, batch: Sequence[_Entry]) -> None:
+        items = [entry[0] for entry in batch]
         links, self._links = self._links, []
         started = monotonic()
         with tracing.span("flush", is_root=True, links=links, writes=len(items)):
             tenants = sorted({item.tenant_id for item in items})
-            fresh, lanes = await self._db.at_once(
-                tenants, lambda conn, setting: store.insert_writes(conn, items, setting)
-            )
+            express = batch[0][2] if len(batch) == 1 else None
+            if express is not None:
+                fresh, lanes, taken = await self._insert_alone(items[0], express)
+            else:
+                taken = False
+                fresh, lanes = await self._db.at_once(
+                    tenants, lambda conn, setting: store.insert_writes(conn, items, setting)
+                )
             stale = [item for item in items if item.write_id not in fresh]
             known: dict[Any, store.KnownWrite] = {}
             if stale:
@@ -124,24 +144,41 @@ class Flusher:
         metrics.note_flush(len(items), monotonic() - started)
         by_connection = {lane.connection_id: lane for lane in lanes}
         claimed: set[Any] = set()
-        for item, is_waited, future in batch:
+        for item, is_waited, _, future in batch:
             if future.done():
                 continue
             if item.write_id in fresh:
                 idle = []
-                if is_waited:
+                if is_waited and not taken:
                     idle = [
                         by_connection[target.connection_id]
                         for target in item.targets
                         if target.connection_id in by_connection
                     ]
                     claimed.update(lane.connection_id for lane in idle)
-                future.set_result(Flushed(write_id=item.write_id, idle_lanes=idle))
+                future.set_result(Flushed(write_id=item.write_id, idle_lanes=idle, is_taken=taken))
             else:
                 _answer_known(item, known.get((item.tenant_id, item.key_hash or item.write_id)), future)
         waiting = [lane for lane in lanes if lane.is_idle and lane.connection_id not in claimed]
         if waiting:
             self._on_lanes(waiting)
+
+    async def _insert_alone(
+        self, item: PreparedWrite, express: Express
+    ) -> tuple[set[Any], list[PulledLane], bool]:
+        """The accept of one who waits. Its sending begins right after the commit, whatever becomes of the caller."""
+        done = await self._db.at_once(
+            [item.tenant_id],
+            lambda conn, setting: store.insert_alone(
+                conn, item, setting, express.owner, express.lease_seconds
+            ),
+        )
+        if done is None:
+            return set(), [], False
+        lane, taken = done
+        if taken is not None:
+            express.begin(taken)
+        return {item.write_id}, [lane], taken is not None
 
 
 def _answer_known(
@@ -163,7 +200,7 @@ def _answer_known(
         future.set_result(Flushed(write_id=known.write_id, replayed=known.write_id != item.write_id))
 
 
-def _fail(batch: Sequence[tuple[PreparedWrite, bool, asyncio.Future[Flushed]]], error: BaseException) -> None:
-    for _, _, future in batch:
+def _fail(batch: Sequence[_Entry], error: BaseException) -> None:
+    for *_, future in batch:
         if not future.done():
             future.set_exception(error)

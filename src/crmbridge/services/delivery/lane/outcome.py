@@ -11,7 +11,7 @@ from crmbridge.core.operations import Outcome
 from crmbridge.core.records import WriteResult
 from crmbridge.services.delivery.model import Event, Limits
 
-__all__ = ["Verdict", "backoff_seconds", "describe_error", "judge", "judge_look_up"]
+__all__ = ["JITTER", "Verdict", "backoff_seconds", "describe_error", "judge", "judge_look_up"]
 
 # The credential, the provider or a setting is at fault, not this write: it waits, and so does its lane.
 _LANE_CODES = frozenset(
@@ -19,6 +19,10 @@ _LANE_CODES = frozenset(
 )
 # The exceptions among them: this write lacks a right, others of the lane may have it.
 _OWN_SUBCODES = frozenset({"insufficient_scope"})
+
+
+# The share of a back-off that is waited, drawn between these two: it keeps lanes from coming back together.
+JITTER = (0.5, 1.0)
 
 
 class Verdict(msgspec.Struct, kw_only=True):
@@ -36,7 +40,7 @@ class Verdict(msgspec.Struct, kw_only=True):
 
 
 def backoff_seconds(failures: int, limits: Limits, jitter: float) -> float:
-    """Exponential and capped; ``jitter`` (0.5 to 1.0, drawn once a batch) keeps lanes from coming back together."""
+    """Exponential and capped; ``jitter`` is drawn once a batch, out of JITTER."""
     full = min(limits.retry_cap_seconds, limits.retry_base_seconds * 2.0 ** min(max(failures, 1) - 1, 20))
     return full * jitter
 
@@ -96,12 +100,14 @@ def judge_look_up(
     limits: Limits,
     jitter: float,
     is_key_sent: bool = False,
+    looked_seconds: float = 0.0,
 ) -> Verdict:
     """The result of ``find_written``. ``first_error`` is what the sending ended with, ``attempt`` its number.
 
-    A look-up that failed itself says nothing: it is tried again. One that worked and cannot tell parks the
-    write, unless a repetition is harmless: the first error said so (``retry_safe``), or every try carries the same
-    key and the receiver drops repeats (``is_key_sent``; after a crash there is no first error).
+    A look-up that failed itself says nothing: it is tried again. When they have failed for ``looked_seconds``, more
+    than the limits allow, or one worked and cannot tell, the write is parked, unless a repetition is harmless: the
+    first error said so (``retry_safe``), or every try carries the same key and the receiver drops repeats
+    (``is_key_sent``; after a crash there is no first error).
     """
     if result.outcome is Outcome.APPLIED:
         return Verdict(event=Event.FOUND, outcome=Outcome.APPLIED)
@@ -110,18 +116,19 @@ def judge_look_up(
     again = backoff_seconds(attempt - 1, limits, jitter) if attempt > 1 else 0.0
     if result.outcome is Outcome.NOT_APPLIED:
         return Verdict(event=Event.NOT_FOUND, outcome=Outcome.NOT_APPLIED, delay_seconds=again, error=kept)
+    is_harmless = is_key_sent or bool(first_error and first_error.get("retry_safe"))
+    end = Event.NOT_FOUND if is_harmless else Event.UNDECIDED
     error = result.error
     if isinstance(error, CrmError) and (error.retry_safe or error.code in _LANE_CODES):
         is_lane_fault = error.code in _LANE_CODES and error.subcode not in _OWN_SUBCODES
         wait = max(error.retry_after_seconds or 0.0, backoff_seconds(lane_failures + 1, limits, jitter))
         return Verdict(
-            event=None,
+            event=end if looked_seconds >= limits.look_up_seconds else None,
             outcome=Outcome.UNKNOWN,
             delay_seconds=wait,
             pause_seconds=wait if is_lane_fault else 0.0,
             is_lane_fault=is_lane_fault,
             error=kept,
         )
-    if is_key_sent or (first_error and first_error.get("retry_safe")):
-        return Verdict(event=Event.NOT_FOUND, outcome=Outcome.UNKNOWN, delay_seconds=again, error=kept)
-    return Verdict(event=Event.UNDECIDED, outcome=Outcome.UNKNOWN, error=kept)
+    delay = again if is_harmless else 0.0
+    return Verdict(event=end, outcome=Outcome.UNKNOWN, delay_seconds=delay, error=kept)

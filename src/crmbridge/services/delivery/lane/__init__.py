@@ -1,0 +1,1 @@
+"""Lane: one connection's queue, and the process that works on it."""
