@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import itertools
+import logging
 import os
 import shutil
 import tempfile
@@ -17,16 +19,20 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
+import structlog
 
+from crmbridge import tracing
 from crmbridge.db.cluster import find_binaries
 from crmbridge.db.embedded import EmbeddedPostgres
 from crmbridge.db.errors import EmbeddedPostgresFailed
 from crmbridge.db.pool import Database, connect
 from crmbridge.db.roles import OWNER, RoleDsns, RolePasswords, create_roles, dsn_for, prepare_database
 from crmbridge.db.schema import migrate
+from crmbridge.logs import configure_logs
 
 _NUMBERS = itertools.count(1)
 
@@ -117,3 +123,31 @@ async def database(database_dsns: RoleDsns) -> AsyncIterator[Database]:
     opened = await Database.open(database_dsns.app, database_dsns.scheduler)
     yield opened
     await opened.close()
+
+
+@pytest.fixture
+def spans() -> Iterator[Any]:
+    """Where the spans of this process are kept: an ``InMemorySpanExporter``."""
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    kept = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(kept))
+    tracing.start(provider)
+    yield kept
+    tracing.stop()
+
+
+@pytest.fixture
+def out() -> Iterator[io.StringIO]:
+    """What is logged, as JSON lines from debug on."""
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    stream = io.StringIO()
+    configure_logs("json", "debug", stream)
+    yield stream
+    root.handlers[:] = before
+    root.setLevel(level)
+    structlog.reset_defaults()

@@ -13,14 +13,17 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+from tests.faults.network import HOST_VARIABLE, enter
 
 from crmbridge import drivers
-from crmbridge.core.manifest import Manifest
+from crmbridge.core.manifest import BudgetKind, Manifest
 from crmbridge.core.wire import HttpRequest, HttpResponse
 from crmbridge.services.connections.connection import Connection
-from crmbridge.services.delivery import service, store
-from crmbridge.services.delivery.drain import Drain
-from crmbridge.services.delivery.flusher import Flusher
+from crmbridge.services.delivery import service
+from crmbridge.services.delivery.intake import store as intake_store
+from crmbridge.services.delivery.intake.flusher import Flusher
+from crmbridge.services.delivery.lane import store
+from crmbridge.services.delivery.lane.drain import Drain
 from crmbridge.services.delivery.model import Limits
 from crmbridge.toolkit.egress import Egress
 
@@ -29,18 +32,20 @@ VARIABLE = "CRMBRIDGE_TEST_FAULTS"
 
 class Plan(msgspec.Struct, kw_only=True):
     """``limits`` replace delivery's own, ``timeout_seconds`` caps every provider call, ``lag_seconds`` every
-    declared search lag (0: as the product has them). ``crash`` is ``point:nth``, or empty."""
+    declared search lag (0: as the product has them). ``budget_times``: that many times the declared rate budgets, for
+    runs of many single calls. ``crash`` is ``point:nth``, or empty."""
 
     limits: dict[str, float] = {}
     timeout_seconds: float = 0.0
     lag_seconds: float = 0.0
+    budget_times: int = 1
     crash: str = ""
 
 
 # Where a process may die: the function whose return it does not survive. What is still inside its transaction by
 # then is rolled back ("uncommitted"); what was committed stays.
 POINTS: dict[str, tuple[Any, str]] = {
-    "accept_uncommitted": (store, "insert_writes"),
+    "accept_uncommitted": (intake_store, "insert_writes"),
     "accept_committed": (Flusher, "_flush"),
     "taken_uncommitted": (store, "take"),
     "marked": (Drain, "_marked"),
@@ -92,6 +97,7 @@ def shorten(plan: Plan) -> None:
             return await send(self, request)
 
         Egress.send = capped  # type: ignore[method-assign]
+    if plan.timeout_seconds or plan.budget_times > 1:
         for slug in drivers.DRIVERS:
             driver: Any = drivers.load(slug)
             driver.manifest_for = classmethod(_quick(driver.manifest_for.__func__, plan))
@@ -106,7 +112,15 @@ def _quick(declared: Callable[..., Manifest], plan: Plan) -> Callable[..., Manif
             means = msgspec.structs.replace(spec.idempotency, search_lag_seconds=lag)
             objects[obj] = msgspec.structs.replace(spec, idempotency=means)
         return msgspec.structs.replace(
-            manifest, objects=objects, timeout_seconds=min(manifest.timeout_seconds, plan.timeout_seconds)
+            manifest,
+            objects=objects,
+            timeout_seconds=min(manifest.timeout_seconds, plan.timeout_seconds or 1e9),
+            budgets=tuple(
+                budget
+                if budget.kind is BudgetKind.CONCURRENT
+                else msgspec.structs.replace(budget, limit=budget.limit * plan.budget_times)
+                for budget in manifest.budgets
+            ),
         )
 
     return manifest_for
@@ -114,6 +128,8 @@ def _quick(declared: Callable[..., Manifest], plan: Plan) -> Callable[..., Manif
 
 def main() -> None:
     """Change what the plan says, then be ``crmbridge`` with the arguments given."""
+    if host := os.environ.get(HOST_VARIABLE):
+        enter(host)
     plan = msgspec.json.decode(os.environ.get(VARIABLE, "{}"), type=Plan)
     shorten(plan)
     if plan.crash:

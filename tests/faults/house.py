@@ -7,8 +7,6 @@ import json
 import os
 import random
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,12 +19,15 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
+from uuid import UUID
 
 import aiohttp
 import msgspec
 from tests.faults.child import VARIABLE, Plan
+from tests.faults.crm import Called, Wanted
 from tests.faults.ledger import PENDING, Accepted, Holdings, Line
-from tests.faults.nursery import Forked, Nursery
+from tests.faults.nursery import Nursery
+from tests.faults.process import Child, free_ports
 
 from crmbridge.cli.client import Client
 from crmbridge.db import embedded
@@ -36,7 +37,7 @@ from crmbridge.db.roles import SCHEMA
 from crmbridge.db.schema import migrate
 from crmbridge.services.vault.master import new_master_key
 
-__all__ = ["QUICK", "Child", "FaultHouse", "free_ports", "opened"]
+__all__ = ["MANY", "PRODUCT", "QUICK", "Child", "FaultHouse", "free_ports", "opened"]
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,50 +54,12 @@ QUICK = Plan(
     timeout_seconds=0.6,
     lag_seconds=0.5,
 )
+# What is late at the CRM must have come when it is looked for: on a busy machine that takes more than QUICK's times.
+MANY = msgspec.structs.replace(
+    QUICK, limits={**QUICK.limits, "send_seconds": 3.0, "settle_seconds": 2.5}, timeout_seconds=1.0
+)
 PRODUCT = Plan()
 _START_SECONDS = 60.0
-_next_port = count(20_000 + os.getpid() * 37 % 8000)
-
-
-def free_ports(number: int = 1) -> int:
-    """The first of so many free loopback ports in a row, between 20000 and 29999."""
-    while True:
-        first = 20_000 + (next(_next_port) - 20_000) % (9_990 - number)
-        if all(_is_free(port) for port in range(first, first + number)):
-            for _ in range(number):
-                next(_next_port)
-            return first
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
-@dataclass
-class Child:
-    """One process of ours."""
-
-    name: str
-    process: subprocess.Popen[bytes] | Forked
-    port: int = 0
-
-    @property
-    def is_alive(self) -> bool:
-        return self.process.poll() is None
-
-    @property
-    def was_killed(self) -> bool:
-        """Whether SIGKILL ended it, ours or its own."""
-        return self.process.poll() == -signal.SIGKILL
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
 
 
 @dataclass
@@ -112,8 +75,8 @@ class FaultHouse:
     nursery: Nursery
     apis: list[Child] = field(default_factory=list)
     workers: list[Child] = field(default_factory=list)
-    crm: Child | None = None
-    page: str = ""
+    crms: list[Child] = field(default_factory=list)
+    pages: dict[str, str] = field(default_factory=dict)
     emulators: dict[str, dict[str, Any]] = field(default_factory=dict)
     key: str = ""
     book: dict[str, Accepted] = field(default_factory=dict)
@@ -128,7 +91,7 @@ class FaultHouse:
 
     def token(self) -> str:
         """A new one; see ``ledger.TOKEN``."""
-        return f"Fx{self.word}{next(self._tokens):05d}"
+        return f"Fx{self.word}{next(self._tokens):06d}"
 
     # -- processes -------------------------------------------------------------------------------------------------
 
@@ -150,12 +113,18 @@ class FaultHouse:
             )
         return Child(name, fresh)
 
-    def start_crm(self, slugs: Sequence[str], lag: float) -> None:
-        """The emulators; waits until they are there."""
-        port = free_ports(len(slugs) + 1)
+    def start_crm(self, slugs: Sequence[str], lag: float, **more: Any) -> None:
+        """The emulators, in a process of their own; waits until they are there. ``more``: see :class:`crm.Wanted`."""
+        wanted = Wanted(
+            port=free_ports(len(slugs) + 1),
+            slugs=list(slugs),
+            lag_seconds=lag,
+            log=str(self.folder / "calls.log"),
+            **more,
+        )
         with (self.folder / "crm.log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "tests.faults.crm", str(port), str(lag), *slugs],
+                [sys.executable, "-m", "tests.faults.crm", msgspec.json.encode(wanted).decode()],
                 cwd=ROOT,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
@@ -163,12 +132,26 @@ class FaultHouse:
                 stderr=log,
             )
         self.started += 1
-        self.crm = Child("crm", process)
-        assert self.crm.process.stdout is not None
-        line = self.crm.process.stdout.readline()
+        child = Child(f"crm-{'-'.join(slugs)}", process)
+        self.crms.append(child)
+        assert child.process.stdout is not None
+        line = child.process.stdout.readline()
         assert line, (self.folder / "crm.log").read_text()[-2000:]
         tree = json.loads(line)
-        self.page, self.emulators = tree["page"], tree["emulators"]
+        self.pages |= dict.fromkeys(slugs, tree["page"])
+        self.emulators |= tree["emulators"]
+
+    def change_rate(self, slug: str, limit: int, per_seconds: float) -> None:
+        """Another rate in the document that operators give for this service. Before tenants are connected."""
+        settings = self.emulators[slug]["settings"]
+        document = json.loads(settings["manifest"])
+        document["rate"] = {"limit": limit, "perSeconds": per_seconds}
+        settings["manifest"] = json.dumps(document)
+
+    def calls(self, slug: str) -> list[Called]:
+        """Every call that this CRM has ended, in the order of their ends."""
+        text = (self.folder / "calls.log").read_text() if (self.folder / "calls.log").exists() else ""
+        return [Called.read(line) for line in text.splitlines() if f" {slug} " in line]
 
     def _planned(self, crash: str, plan: Plan | None) -> dict[str, str]:
         made = msgspec.structs.replace(plan or self.plan, crash=crash)
@@ -238,7 +221,7 @@ class FaultHouse:
 
     def close(self) -> None:
         """SIGTERM, patience, SIGKILL; ours only."""
-        children = [*self.apis, *self.workers, *([self.crm] if self.crm else [])]
+        children = [*self.apis, *self.workers, *self.crms]
         for child in children:
             if child.is_alive:
                 child.process.terminate()
@@ -283,11 +266,14 @@ class FaultHouse:
             )
             if not rows[0]["n"]:
                 return
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1 if rows[0]["n"] < 2000 else 1.0)
 
     async def control(self, method: str, slug: str, what: str, body: Any = None) -> Any:
         """A control route of an emulator."""
-        async with self.http.request(method, f"{self.page}/_control/{slug}/{what}", json=body) as answer:
+        patient = aiohttp.ClientTimeout(total=180)
+        async with self.http.request(
+            method, f"{self.pages[slug]}/_control/{slug}/{what}", json=body, timeout=patient
+        ) as answer:
             assert answer.status == 200, await answer.text()
             return await answer.json()
 
@@ -342,6 +328,40 @@ class FaultHouse:
         self.enter(token, tenant, slug, obj, tree["write_id"], seconds=monotonic() - began, tries=tries)
         return tree
 
+    async def put_many(
+        self,
+        tenant: str,
+        slug: str,
+        obj: str,
+        bodies: Mapping[str, dict[str, Any]],
+        *,
+        import_id: str = "",
+        port: int = 0,
+        patience: float = 60.0,
+    ) -> None:
+        """Hand up to 500 creates over in one request, token → body; what did not come is asked for again."""
+        began = monotonic()
+        headers = {"Authorization": f"Bearer {self.key}"}
+        writes = [{**body, "idempotency_key": token} for token, body in bodies.items()]
+        tree: dict[str, Any] = {"writes": writes, **({"import_id": import_id} if import_id else {})}
+        tries = 0
+        while True:
+            tries += 1
+            at = port if port and tries == 1 else self.random.choice([child.port for child in self.apis])
+            url = f"http://127.0.0.1:{at}/api/tenants/{tenant}/records/{obj}/batch"
+            with suppress(aiohttp.ClientError, OSError, TimeoutError):
+                async with self.http.post(url, json=tree, headers=headers) as answer:
+                    told = await answer.json(content_type=None)
+                    if answer.status == 200:
+                        break
+                    assert answer.status in (429, 500, 502, 503), told
+            assert monotonic() - began < patience, f"{obj} of {tenant} were not accepted in {patience} s"
+            await asyncio.sleep(0.05)
+        for token, result in zip(bodies, told["results"], strict=True):
+            assert "write_id" in result, (token, result)
+            seconds = monotonic() - began
+            self.enter(token, tenant, slug, obj, result["write_id"], seconds=seconds, tries=tries)
+
     def enter(
         self,
         token: str,
@@ -369,12 +389,36 @@ class FaultHouse:
                 line.wrong.append(f"{token} was accepted and its write {entry.write_id} is not there")
                 continue
             one = self.one[entry.slug, entry.object]
+            doubled = line.doubled
             line.judge(token, state, held[entry.slug].by_token.get(token, Counter()), one)
+            if line.doubled > doubled or (state in PENDING and len(line.wrong) < 8):
+                line.wrong.append(await self._story(entry.write_id, held[entry.slug].made.get(token, [])))
         wrote = len({self.book[token].write_id for token in tokens})
         if wrote != len(set(tokens)):
             line.wrong.append(f"{len(set(tokens))} keys were answered with {wrote} writes")
         line.processes, line.kills = self.started, self.kills
         return line
+
+    async def _story(self, write_id: str, made: Sequence[str]) -> str:
+        """When the rows of one write were made, what was tried, and how its lane stands."""
+        tries = await self.fetch(
+            "select a.* from attempts a join write_targets w on w.id = a.target_id where w.write_id = $1 "
+            "order by a.started_at",
+            UUID(write_id),
+        )
+        told = [
+            f"{row['kind']} {row['started_at']:%H:%M:%S.%f}-{row['finished_at']:%H:%M:%S.%f} "
+            f"{row['outcome']} {row['code'] or ''}"
+            for row in tries
+        ]
+        [lane] = await self.fetch(
+            "select w.fence as sent_under, w.sent_at, w.due_at, l.fence, l.owner, l.leased_until, l.next_due, "
+            "l.not_before, l.failures, l.is_paused, clock_timestamp() as now from write_targets w "
+            "join lanes l on l.connection_id = w.connection_id where w.write_id = $1",
+            UUID(write_id),
+        )
+        stands = ", ".join(f"{name} {value}" for name, value in lane.items() if value is not None)
+        return f"its rows were made at {', '.join(made)}; tried: {'; '.join(told)}; {stands}"
 
 
 @asynccontextmanager
@@ -387,14 +431,17 @@ async def opened(
     postgres_folder: Path | None = None,
     workers: int = 1,
     apis: int = 1,
+    **more: Any,
 ) -> AsyncIterator[FaultHouse]:
-    """A running house over a durable PostgreSQL that is started again when it ends; gone afterwards."""
+    """A running house over a durable PostgreSQL that is started again when it ends; gone afterwards.
+
+    ``more``: how the emulators differ, see :class:`crm.Wanted`."""
     folder = Path(tempfile.mkdtemp(prefix="crmb-faults-"))
     folder.chmod(0o755)
     made = new_master_key()
     environment = {name: text for name, text in os.environ.items() if not name.startswith("CRMBRIDGE_")}
     environment |= {
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
         "CRMBRIDGE_MASTER_KEY": made if ":" in made else f"k1:{made}",
         "CRMBRIDGE_EGRESS_ALLOW": "127.0.0.1",
         "CRMBRIDGE_DATA_DIR": str(folder / "own"),
@@ -416,7 +463,7 @@ async def opened(
                 nursery = Nursery(environment, folder, ROOT)
                 house = FaultHouse(folder, postgres, plan, environment, seed, http, nursery)
                 try:
-                    house.start_crm(slugs, lag)
+                    house.start_crm(slugs, lag, **more)
                     first = house.start_api()
                     for _ in range(workers):
                         house.start_worker()

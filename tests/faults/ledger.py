@@ -11,7 +11,7 @@ from typing import Any
 __all__ = ["TOKEN", "Accepted", "Holdings", "Line", "table_of"]
 
 # Stands in a text field of every record written here; short, for some names hold 20 letters.
-TOKEN = re.compile(r"Fx[a-z]{4}[0-9]{5}")
+TOKEN = re.compile(r"Fx[a-z]{4}[0-9]{6}")
 PENDING = ("accepted", "sending", "retrying", "unknown")
 
 
@@ -29,27 +29,31 @@ class Accepted:
 
 @dataclass
 class Holdings:
-    """What one CRM holds: rows per table for each token, and all rows per table."""
+    """What one CRM holds: rows per table for each token, when each was made, and all rows per table."""
 
     by_token: dict[str, Counter[str]]
     rows: Counter[str]
+    made: dict[str, list[str]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, tables: dict[str, list[dict[str, Any]]]) -> Holdings:
         """From the control route ``records``. A row counts once for a token, in however many fields it stands."""
         by_token: dict[str, Counter[str]] = defaultdict(Counter)
         rows: Counter[str] = Counter()
+        made: dict[str, list[str]] = defaultdict(list)
         for name, entries in tables.items():
             rows[name] = len(entries)
             for entry in entries:
                 for token in set(TOKEN.findall(json.dumps(entry["fields"]))):
                     by_token[token][name] += 1
-        return cls(by_token, rows)
+                    made[token].append(str(entry.get("created_at", "")))
+        return cls(by_token, rows, made)
 
 
 @dataclass
 class Line:
-    """One run, as a row of the report. ``notes`` are further figures of the scenario, in its own words."""
+    """One run, as a row of the report. ``notes`` are further figures of the scenario, in its own words, ``ratios``
+    those of them that are compared with a goal."""
 
     what: str
     processes: int = 0
@@ -63,6 +67,7 @@ class Line:
     takeover_seconds: float | None = None
     seconds: float = 0.0
     notes: dict[str, Any] = field(default_factory=dict)
+    ratios: dict[str, float] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
 
     @property
@@ -71,6 +76,14 @@ class Line:
         return not (self.lost or self.doubled or self.refused or self.wrong) and (
             self.accepted == self.applied + self.parked
         )
+
+    def add(self, more: Line) -> None:
+        """Another run of the same, in the same house: what was counted adds up, of figures the last stays."""
+        for name in ("accepted", "applied", "parked", "refused", "lost", "doubled", "seconds"):
+            setattr(self, name, getattr(self, name) + getattr(more, name))
+        self.processes, self.kills = more.processes, more.kills
+        self.notes |= more.notes
+        self.wrong += more.wrong
 
     def judge(self, token: str, state: str, held: Counter[str], one: Counter[str]) -> None:
         """Count one accepted write. ``one`` is what a single undisturbed create leaves."""

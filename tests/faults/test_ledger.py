@@ -29,15 +29,15 @@ def test_write_when_judged_then_counted(
     state: str, rows: Counter[str], lost: int, doubled: int, is_kept: bool
 ) -> None:
     line = Line("x")
-    line.judge("Fxaaaa00001", state, rows, ONE)
+    line.judge("Fxaaaa000001", state, rows, ONE)
     assert (line.lost, line.doubled, line.is_kept) == (lost, doubled, is_kept), table_of([line])
 
 
 def test_holdings_when_a_token_stands_in_two_fields_then_one_row() -> None:
     row = {
         "id": 1,
-        "fields": {"name": "Fxabcd00001 x", "email": "fxabcd00001@example.com", "note": "Fxabcd00001"},
+        "fields": {"name": "Fxabcd000001 x", "email": "fxabcd000001@example.com", "note": "Fxabcd000001"},
     }
     held = Holdings.read({"contacts": [row, row], "deals": [{"id": 2, "fields": {}}]})
-    assert held.by_token["Fxabcd00001"] == Counter({"contacts": 2})
+    assert held.by_token["Fxabcd000001"] == Counter({"contacts": 2})
     assert held.rows == Counter({"contacts": 2, "deals": 1})
