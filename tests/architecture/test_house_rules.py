@@ -141,7 +141,7 @@ def test_several_tenants_when_set_at_once_then_only_by_the_accept_flusher() -> N
                 and "db" in ast.unparse(node.func.value)
             ):
                 callers.add(_relative(path))
-    assert callers <= {"services/delivery/flusher.py"}, sorted(callers)
+    assert callers <= {"services/delivery/intake/flusher.py"}, sorted(callers)
 
 
 @pytest.mark.parametrize("verb", ["select ", "insert into ", "update ", "delete from "])

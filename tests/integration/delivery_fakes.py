@@ -37,7 +37,7 @@ MASTER_KEY = "test:" + "A" * 43 + "="
 
 FAST = Limits(
     lease_seconds=3.0,
-    send_seconds=0.4,
+    send_seconds=1.0,
     settle_seconds=0.05,
     retry_base_seconds=0.02,
     retry_cap_seconds=0.2,

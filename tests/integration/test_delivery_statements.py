@@ -8,7 +8,7 @@ import pytest
 from tests.integration.delivery_fakes import House, build, customer
 
 from crmbridge.db.pool import Database
-from crmbridge.services.delivery.model import TargetState
+from crmbridge.services.delivery.model import Limits, TargetState
 
 pytestmark = pytest.mark.postgres
 
@@ -34,7 +34,7 @@ async def forced(request: pytest.FixtureRequest, database: Database) -> AsyncIte
     own = await Database.open(database._app_dsn + options, database._scheduler_dsn)
     async with own.app.acquire() as conn:
         assert await conn.fetchval("show plan_cache_mode") == "force_generic_plan"
-    house = await build(own)
+    house = await build(own, limits=Limits())
     yield house
     await house.delivery.close()
     await house.audit.close()

@@ -297,6 +297,7 @@ def test_shape_when_rows_are_mixed_then_batches_are_uniform_ordered_and_small(
         row(obj, state=state, attempts=attempts, priority=priority)
         for obj, state, attempts, priority in kinds
     ]
+    rows.sort(key=lambda one: one.priority)  # as they are read
     batches = shape(rows, _Sizes(), LIMITS)  # type: ignore[arg-type]
     assert sorted(r.id for b in batches for r in b.rows) == sorted(r.id for r in rows)
     for batch in batches:
