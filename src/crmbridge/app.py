@@ -39,6 +39,7 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
     from crmbridge.db.pool import Database
     from crmbridge.db.roles import check_role
     from crmbridge.db.schema import require_schema
+    from crmbridge.db.signals import Signals
     from crmbridge.drivers import load
     from crmbridge.services import Services
     from crmbridge.services.audit import AuditLog
@@ -99,9 +100,18 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
             load_driver=load,
         )
         stack.push_async_callback(connections.close)
+        signals = Signals(db, scheduler_dsn)
         delivery = Delivery(
-            db=db, vault=vault, connections=connections, audit=audit, incidents=incidents, jobs=jobs
+            db=db,
+            vault=vault,
+            connections=connections,
+            audit=audit,
+            incidents=incidents,
+            jobs=jobs,
+            signals=signals,
         )
+        signals.start()
+        stack.push_async_callback(signals.close)
         stack.push_async_callback(delivery.close)
         connections.ahead.register(jobs)
         delivery.register(jobs, concurrency=settings.worker_concurrency)

@@ -21,6 +21,7 @@ from crmbridge.core.records import Object, Record, Write, WriteResult
 from crmbridge.core.secret import Secret
 from crmbridge.db.jobs import NewJob
 from crmbridge.db.pool import Database
+from crmbridge.db.signals import Signals
 from crmbridge.services.audit.model import AuditEntry
 from crmbridge.services.audit.service import AuditLog
 from crmbridge.services.connections.model import Intent, Sent
@@ -361,6 +362,7 @@ async def build(
     path: Path | None = None,
     tenant_id: UUID | None = None,
     connection_id: UUID | None = None,
+    signals: Signals | None = None,
 ) -> House:
     """A house with one tenant and its primary connection: new ones, or those of another process."""
     audit = AuditLog(db)
@@ -381,6 +383,7 @@ async def build(
         incidents=incidents,
         jobs=jobs,  # type: ignore[arg-type]
         limits=limits,
+        signals=signals,
     )
     manifest = manifest_of(batch=batch, in_flight=in_flight, lag=lag)
     house = House(

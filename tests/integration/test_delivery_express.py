@@ -12,6 +12,7 @@ from tests.integration.delivery_fakes import FAST, Fault, House, build, customer
 from crmbridge.core.errors import Unavailable
 from crmbridge.core.operations import Outcome
 from crmbridge.db.pool import Database
+from crmbridge.db.signals import Signals
 from crmbridge.services.delivery.intake import store as intake_store
 from crmbridge.services.delivery.lane import store
 from crmbridge.services.delivery.model import NewWrite, TargetState
@@ -179,6 +180,40 @@ async def test_live_when_imports_fill_their_calls_then_one_call_is_left_for_it(d
     await running
     assert len(house.provider.effects) == len(set(house.provider.effects)) == 13
     await house.delivery.close()
+
+
+async def test_wait_when_another_process_has_the_lane_then_it_lets_the_write_pass_and_tells(
+    database: Database,
+) -> None:
+    slow = msgspec.structs.replace(FAST, reread_seconds=30, send_seconds=60, lease_seconds=60)
+    both = [Signals(database, database._scheduler_dsn) for _ in range(2)]
+    there = await build(database, batch=1, in_flight=2, limits=slow, signals=both[0])
+    here = await build(
+        database,
+        limits=slow,
+        signals=both[1],
+        tenant_id=there.tenant.id,
+        connection_id=there.connection.id,
+    )
+    for signals in both:
+        signals.start()
+        await asyncio.wait_for(signals.is_listening.wait(), 5)
+    await import_rows(there, 4)
+    there.provider.latency = 2
+    running = asyncio.create_task(there.delivery.drain(there.connection.id))
+    await until_sent(there, 1)
+    began = asyncio.get_running_loop().time()
+    there.provider.latency = 0.05
+    accepted = await here.accept(customer(last_name="live"), wait_seconds=10)
+    assert accepted.targets[0].state is TargetState.APPLIED
+    # The import's call is still under way, the next look of the drain would be in 30 s.
+    assert asyncio.get_running_loop().time() - began < 1.5 and there.provider.in_flight == 1
+    assert sent(here) == [] and sent(there)[1] == "live"
+    await running
+    for signals in both:
+        await signals.close()
+    for house in (here, there):
+        await house.delivery.close()
 
 
 async def test_import_when_the_lane_must_rest_after_the_next_batch_was_marked_then_that_was_no_attempt(

@@ -21,6 +21,7 @@ from crmbridge.core.operations import Outcome
 from crmbridge.core.records import Object
 from crmbridge.db.jobs import Jobs, NewJob
 from crmbridge.db.pool import Database
+from crmbridge.db.signals import Signals
 from crmbridge.services.audit.model import AuditEntry
 from crmbridge.services.audit.service import AuditLog
 from crmbridge.services.connections.connection import Connection
@@ -28,6 +29,7 @@ from crmbridge.services.connections.model import Intent
 from crmbridge.services.connections.service import Connections
 from crmbridge.services.delivery.counting import LaneCounts, count_lanes
 from crmbridge.services.delivery.desk import Desk
+from crmbridge.services.delivery.elsewhere import Elsewhere
 from crmbridge.services.delivery.intake import store as intake_store
 from crmbridge.services.delivery.intake.accept import Acceptance, Origin, check_key
 from crmbridge.services.delivery.intake.flusher import Express, Flushed, Flusher
@@ -75,8 +77,11 @@ class Delivery(Desk):
         incidents: Incidents,
         jobs: Jobs,
         limits: Limits | None = None,
+        signals: Signals | None = None,
     ) -> None:
-        self._waiters = Waiters()
+        self._drains: dict[UUID, Drain] = {}
+        self._elsewhere = Elsewhere(signals, self._drains, self._start)
+        self._waiters = Waiters(self._elsewhere)
         super().__init__(db, audit, self._waiters, self._enqueue)
         self._vault = vault
         self._connections = connections
@@ -87,7 +92,6 @@ class Delivery(Desk):
         self._flusher = Flusher(db, self._enqueue, size=self._limits.flush_size)
         self.reading = Reading(db, vault, connections, audit)
         self._tools = Tools(db, audit, incidents, self._waiters, self._limits)
-        self._drains: dict[UUID, Drain] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
 
@@ -260,6 +264,8 @@ class Delivery(Desk):
             if told is not None and told.is_settled:
                 told.connection = first.connection
                 return Accepted(write_id=item.write_id, targets=[told])
+        if not is_ours:
+            await self._elsewhere.ask([(one.connection_id, one.id) for one in item.targets])
         view = await self.wait(item.tenant_id, item.write_id, max(0.0, deadline - monotonic()))
         return Accepted(write_id=view.id, targets=view.targets)
 

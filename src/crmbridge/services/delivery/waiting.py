@@ -6,19 +6,23 @@ import asyncio
 from collections.abc import Iterable
 from uuid import UUID
 
+from crmbridge.services.delivery.elsewhere import Elsewhere
 from crmbridge.services.delivery.model import TargetView
 
 __all__ = ["Waiters"]
 
 
 class Waiters:
-    """Futures by target id. A drain of this process wakes them; others are seen by reading again."""
+    """Futures by target id. A drain of this process wakes them; of one elsewhere a word tells, or reading again."""
 
-    def __init__(self) -> None:
+    def __init__(self, elsewhere: Elsewhere) -> None:
+        self._elsewhere = elsewhere
+        elsewhere.wake = self.wake
         self._futures: dict[UUID, list[asyncio.Future[TargetView | None]]] = {}
 
     def wake(self, target_id: UUID, view: TargetView | None = None) -> None:
         """This target has changed; ``view`` is how it stands, where that is known."""
+        self._elsewhere.tell(target_id)
         for future in self._futures.pop(target_id, ()):
             if not future.done():
                 future.set_result(view)

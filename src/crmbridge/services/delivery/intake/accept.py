@@ -105,7 +105,7 @@ class Acceptance:
         connection.check(intent.object, intent.operation)
         check_links(connection, intent)
         target_id = new_id()
-        connection.map(intent, target_id=target_id, links={})
+        write = connection.map(intent, target_id=target_id, links={})
         depends_on, linked = await self._dependencies(tenant, keys, connection.id, intent)
         _require(linked)
         return PreparedTarget(
@@ -114,6 +114,7 @@ class Acceptance:
             connection=name,
             order_key=order_key(keys, intent, region=tenant.region),
             depends_on=depends_on,
+            write=None if intent.links else write,
         )
 
     async def _also(self, tenant: Tenant, keys: TenantKeys, route: Route, kept: Kept) -> PreparedTarget:

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import msgspec
 
+from crmbridge.core.records import Write
 from crmbridge.services.delivery.lane.store import Lease, PulledLane, Row, Taken
 from crmbridge.services.delivery.model import TargetState
 
@@ -56,7 +57,10 @@ where s.tenant_id = $1 and s.subject_hash = $2 and t.connection_id = $3 and t.ob
 
 
 class PreparedTarget(msgspec.Struct, kw_only=True):
-    """One row of ``write_targets`` to be. With an ``error`` it is a dead letter from the start."""
+    """One row of ``write_targets`` to be. With an ``error`` it is a dead letter from the start.
+
+    ``write``: as it will be sent, where nothing but the record itself had to be known for that.
+    """
 
     id: UUID
     connection_id: UUID
@@ -64,6 +68,7 @@ class PreparedTarget(msgspec.Struct, kw_only=True):
     order_key: bytes | None = None
     depends_on: list[UUID] = []
     error: dict[str, Any] | None = None
+    write: Write | None = None
 
 
 class PreparedWrite(msgspec.Struct, kw_only=True):
@@ -201,6 +206,7 @@ async def insert_alone(
         actor=item.actor,
         request_id=item.request_id,
         remote_ids=None,
+        write=target.write,
     )
     lease = Lease(target.connection_id, item.tenant_id, row["fence"], row["failures"], must_recover=False)
     return lane, Taken(lease=lease, rows=[due], marked=frozenset({target.id}))

@@ -123,6 +123,8 @@ async def prepare(
 async def _mapped(
     row: Row, connection: Lane, keys: TenantKeys, tenant_id: UUID, people: dict[tuple[str, str], str]
 ) -> Write:
+    if row.write is not None:
+        return row.write
     if row.sealed is None:
         raise NotFound("The content of this write was erased before it was delivered.")
     try:

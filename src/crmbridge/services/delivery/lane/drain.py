@@ -92,6 +92,7 @@ class Drain:
         self._tasks: set[asyncio.Task[None]] = set()
         self._woken = asyncio.Event()
         self._is_exhausted = False
+        self._has_seen_live = False
         self._error: BaseException | None = None
         self._take(taken.rows)
 
@@ -103,6 +104,7 @@ class Drain:
 
     def _let_live_pass(self) -> None:
         """A live write came while imports wait here: what was read ahead is read again, in order."""
+        self._has_seen_live = True
         if self._queue and self._queue[0].priority != _LIVE:
             self._queue.clear()
             self._is_exhausted = False
@@ -252,14 +254,16 @@ class Drain:
     async def _deliver(self, batch: Batch, prepared: list[Prepared]) -> None:
         ids = {item.row.id for item in prepared}
         marked_at = monotonic()
+        # Where live writes come in between, they do not wait for one batch more.
+        is_ahead = batch.is_import and not self._has_seen_live
         try:
-            if batch.is_import:
+            if is_ahead:
                 # Marked while the call before it runs; a live write can be cancelled until its own turn.
                 prepared = await self._marked(batch, prepared)
             async with self._import_calls if batch.is_import else nullcontext(), self._calls:
-                if not batch.is_import and not batch.is_look_up:
+                if not is_ahead and not batch.is_look_up:
                     prepared = await self._marked(batch, prepared)
-                elif prepared and batch.is_import and not self._may_go(marked_at):
+                elif prepared and is_ahead and not self._may_go(marked_at):
                     await self._unmarked(prepared)
                     return
                 if not prepared:

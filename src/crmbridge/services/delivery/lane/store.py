@@ -12,6 +12,7 @@ from uuid import UUID
 
 import msgspec
 
+from crmbridge.core.records import Write
 from crmbridge.services.audit.model import AuditEntry
 from crmbridge.services.audit.store import in_statement, values_of
 from crmbridge.services.delivery.lane.outcome import Verdict
@@ -96,7 +97,7 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Row(msgspec.Struct, kw_only=True):
-    """A due target with its sealed content."""
+    """A due target with its sealed content. ``write``: mapped a moment ago, by the accept that took the lane."""
 
     id: UUID
     write_id: UUID
@@ -111,6 +112,11 @@ class Row(msgspec.Struct, kw_only=True):
     actor: str
     request_id: str
     remote_ids: dict[str, str] | None
+    write: Write | None = None
+
+
+# What of a row comes from the tables.
+_READ = tuple(name for name in Row.__struct_fields__ if name != "write")
 
 
 class SavedResult(msgspec.Struct, kw_only=True):
@@ -143,7 +149,7 @@ async def take(
     due = [row for row in rows if row["id"] is not None]
     return Taken(
         lease=lease,
-        rows=[Row(**{name: row[name] for name in Row.__struct_fields__}) for row in due],
+        rows=[Row(**{name: row[name] for name in _READ}) for row in due],
         marked=frozenset(row["id"] for row in due if row["is_marked"]),
     )
 
