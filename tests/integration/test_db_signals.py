@@ -45,9 +45,8 @@ async def test_word_when_nonsense_or_of_another_kind_then_ignored(
 ) -> None:
     signals, words = heard
     for payload in ("settled", "settled nonsense", "later " + str(uuid4()), "", "settled " + "x" * 7000):
-        await database.peek(
-            lambda conn, payload=payload: conn.execute("select pg_notify($1, $2)", CHANNEL, payload)
-        )
+        async with database.system() as conn:
+            await conn.execute("select pg_notify($1, $2)", CHANNEL, payload)
     one = uuid4()
     await signals.send("settled", str(one))
     await until(words, 1)
