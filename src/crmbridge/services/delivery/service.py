@@ -28,6 +28,7 @@ from crmbridge.services.connections.connection import Connection
 from crmbridge.services.connections.model import Intent
 from crmbridge.services.connections.service import Connections
 from crmbridge.services.delivery.counting import LaneCounts, count_lanes
+from crmbridge.services.delivery.courtesy import Courtesy
 from crmbridge.services.delivery.desk import Desk
 from crmbridge.services.delivery.elsewhere import Elsewhere
 from crmbridge.services.delivery.intake import store as intake_store
@@ -80,6 +81,7 @@ class Delivery(Desk):
         signals: Signals | None = None,
     ) -> None:
         self._drains: dict[UUID, Drain] = {}
+        self._courtesy = Courtesy(signals, self._start)
         self._elsewhere = Elsewhere(signals, self._drains, self._start)
         self._waiters = Waiters(self._elsewhere)
         super().__init__(db, audit, self._waiters, self._enqueue)
@@ -91,7 +93,7 @@ class Delivery(Desk):
         self._acceptance = Acceptance(db, vault, connections)
         self._flusher = Flusher(db, self._enqueue, size=self._limits.flush_size)
         self.reading = Reading(db, vault, connections, audit)
-        self._tools = Tools(db, audit, incidents, self._waiters, self._limits)
+        self._tools = Tools(db, audit, incidents, self._waiters, self._limits, self._courtesy)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
 
@@ -145,6 +147,8 @@ class Delivery(Desk):
             if known is None:
                 raise
             return await self._replayed(tenant.id, known, wait_seconds)
+        if wait_seconds > 0:
+            self._courtesy.note_live()
         express = await self._express_for(item) if wait_seconds > 0 and item.may_go_alone else None
         flushed = await self._flusher.submit(item, is_waited=wait_seconds > 0, express=express)
         if flushed.replayed:
@@ -203,6 +207,8 @@ class Delivery(Desk):
                 continue
             metrics.note_accepted(item.object, item.operation, source, monotonic() - started)
             answers[place] = _fresh(item)
+        if priority > 0:
+            await self._courtesy.rest(monotonic() - started)
         return [answer for answer in answers if answer is not None]
 
     async def add_import(

@@ -25,6 +25,7 @@ from crmbridge.db.pool import Database
 from crmbridge.services.audit.model import AuditEntry
 from crmbridge.services.audit.service import AuditLog
 from crmbridge.services.delivery.counting import note_saved, words
+from crmbridge.services.delivery.courtesy import Courtesy
 from crmbridge.services.delivery.lane import store, telling
 from crmbridge.services.delivery.lane.batch import Batch, Lane, Prepared, failed_result, prepare, shape
 from crmbridge.services.delivery.lane.outcome import Verdict, judge, judge_look_up
@@ -51,6 +52,7 @@ class Tools(msgspec.Struct, frozen=True):
     incidents: Incidents
     waiters: Waiters
     limits: Limits
+    courtesy: Courtesy
 
 
 class Drain:
@@ -93,6 +95,8 @@ class Drain:
         self._woken = asyncio.Event()
         self._is_exhausted = False
         self._has_seen_live = False
+        # What one batch of an import takes of this process and the database, the call aside.
+        self._prepare_seconds = self._mark_seconds = self._import_seconds = 0.0
         self._error: BaseException | None = None
         self._take(taken.rows)
 
@@ -177,7 +181,7 @@ class Drain:
             self._take(rows)
         if not self._queue or not self._has_room(self._queue[0].priority):
             return None
-        batch = self._queue.popleft()
+        batch, began = self._queue.popleft(), monotonic()
         self._busy.update(row.id for row in batch.rows)
         prepared = await prepare(
             batch,
@@ -187,6 +191,7 @@ class Drain:
             is_lane_sound=self._tenure.failures == 0,
             limits=self._limits,
         )
+        self._prepare_seconds = monotonic() - began
         return batch, prepared
 
     def _has_room(self, priority: int) -> bool:
@@ -257,6 +262,9 @@ class Drain:
         # Where live writes come in between, they do not wait for one batch more.
         is_ahead = batch.is_import and not self._has_seen_live
         try:
+            if batch.is_import:
+                await self._tools.courtesy.rest(self._import_seconds)
+                marked_at = monotonic()
             if is_ahead:
                 # Marked while the call before it runs; a live write can be cancelled until its own turn.
                 prepared = await self._marked(batch, prepared)
@@ -271,7 +279,10 @@ class Drain:
                 started = monotonic()
                 with tracing.span("drain batch", **words(self._connection.manifest.slug, batch)):
                     results, entry = await self._call(batch, prepared)
-            await self._conclude(batch, prepared, results, entry, monotonic() - started)
+            answered = monotonic()
+            await self._conclude(batch, prepared, results, entry, answered - started)
+            if batch.is_import:
+                self._import_seconds = self._prepare_seconds + self._mark_seconds + monotonic() - answered
         finally:
             self._busy.difference_update(ids)
 
@@ -287,7 +298,8 @@ class Drain:
             )
             if is_live_waiting:
                 self._let_live_pass()
-        if monotonic() - started > self._idle_seconds:
+        self._mark_seconds = monotonic() - started
+        if self._mark_seconds > self._idle_seconds:
             # This process stood still. Others may believe it dead by now: what is marked will be looked up.
             self._tenure.is_lost = True
             return []

@@ -1,0 +1,67 @@
+"""Courtesy: imports rest as long as they worked, while somebody waits for a live write."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from crmbridge.services.delivery import courtesy
+from crmbridge.services.delivery.courtesy import Courtesy
+
+
+class Wire:
+    """Signals that reach everybody at once."""
+
+    def __init__(self) -> None:
+        self.hearers: list[Callable[[str], None]] = []
+        self.sent = 0
+
+    def listen(self, kind: str, hearer: Callable[[str], None]) -> None:
+        self.hearers.append(hearer)
+
+    async def send(self, kind: str, text: str) -> None:
+        self.sent += 1
+        for hearer in self.hearers:
+            hearer(text)
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    with pytest.raises(StopIteration):
+        work.send(None)
+
+
+async def slept(one: Courtesy, seconds: float) -> float:
+    began = monotonic()
+    await one.rest(seconds)
+    return monotonic() - began
+
+
+async def test_rest_when_nobody_waits_then_none() -> None:
+    assert await slept(Courtesy(None, run), 5) < 1
+
+
+async def test_rest_when_somebody_waits_in_another_process_then_as_long_as_the_work() -> None:
+    wire: Any = Wire()
+    here, there = Courtesy(wire, run), Courtesy(wire, run)
+    here.note_live()
+    assert await slept(there, 0.05) >= 0.05
+
+
+async def test_word_when_many_wait_then_once_a_second() -> None:
+    wire: Any = Wire()
+    here = Courtesy(wire, run)
+    for _ in range(1000):
+        here.note_live()
+    assert wire.sent == 1
+
+
+async def test_rest_when_the_last_waiter_is_long_gone_then_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(courtesy, "_REMEMBERED", 0.02)
+    here = Courtesy(None, run)
+    here.note_live()
+    await asyncio.sleep(0.05)
+    assert await slept(here, 5) < 1
