@@ -105,9 +105,9 @@ def arithmetic(
     memory = figures["memory_mib"]
     lines += [
         f"processes            {api_processes} API, {worker_processes} worker (a process uses one core)",
-        f"connections          {api_processes} · (10 app + 6 scheduler + 2 jobs)"
-        f" + {worker_processes} · (10 app + 6 scheduler + 6 jobs)"
-        f" = {api_processes * 18 + worker_processes * 22} at most",
+        f"connections          {api_processes} · (10 app + 6 scheduler + 2 jobs + 1 signals)"
+        f" + {worker_processes} · (10 app + 6 scheduler + 6 jobs + 1 signals)"
+        f" = {api_processes * 19 + worker_processes * 23} at most",
         f"memory, processes    {api_processes} · {memory['api']:.0f} + {worker_processes} · {memory['worker']:.0f}"
         f" = {api_processes * memory['api'] + worker_processes * memory['worker']:.0f} MiB",
         "```",

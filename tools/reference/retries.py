@@ -119,7 +119,8 @@ failure of one write makes that write alone wait.
 
 The first look-up comes after {_seconds(limits.settle_seconds)}, or after the provider's search lag where that is
 longer. If the process died while it was sending, the lag begins when the time that one batch may take is over
-({_seconds(limits.send_seconds)}, or twice the driver's time-out where that is longer). Then:
+({_seconds(limits.send_seconds)}, or twice the driver's time-out where that is longer, and half a lease of
+{_seconds(limits.lease_seconds)}). Then:
 
 {_look_ups()}
 ## Parked and dead
