@@ -39,6 +39,9 @@ from crmbridge.services.vault.master import new_master_key
 
 __all__ = ["MANY", "PRODUCT", "QUICK", "Child", "FaultHouse", "free_ports", "opened"]
 
+# A dozen processes are more than an embedded server is made for.
+embedded._SETTINGS["max_connections"] = "250"
+
 ROOT = Path(__file__).parents[2]
 
 # Times that let a small run end soon. The large run uses the product's own (Plan()).
@@ -450,8 +453,6 @@ async def opened(
         "CRMBRIDGE_POOL_SIZE": "6",
         "CRMBRIDGE_SCHEDULER_POOL_SIZE": "4",
     }
-    # A dozen processes are more than an embedded server is made for.
-    embedded._SETTINGS["max_connections"] = "250"
     try:
         async with EmbeddedPostgres(postgres_folder or folder / "pg") as postgres:
             await migrate(postgres.owner_dsn)
