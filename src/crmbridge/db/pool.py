@@ -239,7 +239,7 @@ class Database:
             try:
                 return await call(conn, setting)
             finally:
-                await asyncio.shield(self.app.release(conn))
+                await self.app.release(conn)
 
         with clear_errors(self._app_dsn):
             answer: T = await patient(called, CONNECT_PATIENCE_SECONDS)
@@ -258,7 +258,7 @@ class Database:
             with clear_errors(self._app_dsn):
                 return await call(conn, setting)
         finally:
-            await asyncio.shield(self.app.release(conn))
+            await self.app.release(conn)
 
     @asynccontextmanager
     async def system(self) -> AsyncIterator[Any]:
@@ -267,9 +267,9 @@ class Database:
             yield conn
 
     async def peek(self, call: Callable[[Any], Awaitable[T]]) -> T:
-        """One reading statement of the scheduler role, without a transaction around it: one round trip for three.
+        """One statement of the scheduler role, without a transaction around it: one round trip for three.
 
-        It is repeated when the server cut the connection.
+        It is repeated when the server cut the connection, so it reads, or may be done twice.
         """
 
         async def called() -> T:
@@ -277,7 +277,7 @@ class Database:
             try:
                 return await call(conn)
             finally:
-                await asyncio.shield(self.scheduler.release(conn))
+                await self.scheduler.release(conn)
 
         with clear_errors(self._scheduler_dsn):
             answer: T = await patient(called, CONNECT_PATIENCE_SECONDS)
@@ -298,7 +298,7 @@ class Database:
                     raise
                 await conn.execute("commit")
         finally:
-            await asyncio.shield(pool.release(conn))
+            await pool.release(conn)
 
 
 async def _begun(pool: Any, begin: str) -> Any:
@@ -307,7 +307,7 @@ async def _begun(pool: Any, begin: str) -> Any:
     try:
         await conn.execute(begin)
     except BaseException:
-        await asyncio.shield(pool.release(conn))
+        await pool.release(conn)
         raise
     return conn
 

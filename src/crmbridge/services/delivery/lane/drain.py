@@ -92,7 +92,9 @@ class Drain:
         self._queue: deque[Batch] = deque()
         self._busy: set[UUID] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._woken = asyncio.Event()
+        # Set by an accept of this process, and by the end of a call.
+        self._stirred = asyncio.Event()
+        self._is_woken = False
         self._is_exhausted = False
         self._has_seen_live = False
         # What one batch of an import takes of this process and the database, the call aside.
@@ -104,7 +106,8 @@ class Drain:
         """Something was accepted for this lane in this process."""
         if priority == _LIVE:
             self._let_live_pass()
-        self._woken.set()
+        self._is_woken = True
+        self._stirred.set()
 
     def _let_live_pass(self) -> None:
         """A live write came while imports wait here: what was read ahead is read again, in order."""
@@ -115,7 +118,7 @@ class Drain:
 
     async def run(self) -> bool:
         """Work. True when the lane was left with something due (its turn is over): enqueue it again."""
-        heartbeat = asyncio.create_task(self._tenure.keep())
+        self._tenure.keep()
         try:
             if self._lease.must_recover:
                 await self._recover()
@@ -134,7 +137,7 @@ class Drain:
             await self._tenure.abandon()
             return False
         finally:
-            heartbeat.cancel()
+            self._tenure.end()
 
     async def _recover(self) -> None:
         await self._tenure.recover(
@@ -207,23 +210,19 @@ class Drain:
 
     async def _pass_time(self) -> None:
         """Until a call ends, an accept of this process wakes us, or it is time to read again."""
-        woken = asyncio.create_task(self._woken.wait())
         try:
-            done, _ = await asyncio.wait(
-                {woken, *self._tasks},
-                timeout=self._limits.reread_seconds,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-        finally:
-            woken.cancel()
-        if not done:
+            async with asyncio.timeout(self._limits.reread_seconds):
+                await self._stirred.wait()
+        except TimeoutError:
             self._let_live_pass()
-        if self._woken.is_set() or self._tasks:
+        self._stirred.clear()
+        if self._is_woken or self._tasks:
             self._is_exhausted = False
-        self._woken.clear()
+        self._is_woken = False
 
     def _done(self, priority: int, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._stirred.set()
         self._under_way[priority] -= 1
         if self._tasks:
             # What it saved may have set others free; alone, the release asks the same.

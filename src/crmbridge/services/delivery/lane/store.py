@@ -36,9 +36,11 @@ _SAVE = _sql("save.sql").replace("{audit}", in_statement(21))
 _RELEASE = _sql("release.sql").replace("{due}", _DUE)
 _HELD = _sql("held.sql")
 
+# It need not be flushed: whatever relies on it is flushed after it.
 _RENEW = """
+with unflushed as materialized (select set_config('synchronous_commit', 'off', true) as is_set)
 update lanes set leased_until = clock_timestamp() + $3 * interval '1 second'
-where connection_id = $1 and fence = $2 returning true
+where (select is_set from unflushed) is not null and connection_id = $1 and fence = $2 returning true
 """
 _TENANT_OF = "select tenant_id from lanes where connection_id = $1"
 _LOCK_LANE = "select true from lanes where connection_id = $1 and fence = $2 for update"
@@ -154,15 +156,9 @@ async def take(
     )
 
 
-async def need_not_flush(conn: Any) -> None:
-    """For a claim or a renewal alone: whatever relies on it is flushed after it."""
-    await conn.execute("set local synchronous_commit = off")
-
-
 async def renew(conn: Any, lease: Lease, lease_seconds: float) -> bool:
     """Hold the lane longer; False when somebody else has it."""
-    await need_not_flush(conn)
-    return await conn.fetchval(_RENEW, lease.connection_id, lease.fence, lease_seconds) is not None
+    return await conn.fetchval(_RENEW, lease.connection_id, lease.fence, float(lease_seconds)) is not None
 
 
 async def recover(

@@ -41,6 +41,8 @@ class Tenure:
         self.is_lost = False
         self.is_released = False
         self.in_order = True
+        self._timer: asyncio.TimerHandle | None = None
+        self._renewing: asyncio.Task[None] | None = None
 
     def note(self, verdicts: Sequence[Verdict]) -> None:
         """What a batch says of the lane: anything that got through clears its failures, a dead batch slows it."""
@@ -52,14 +54,29 @@ class Tenure:
             pause = max(pause, backoff_seconds(self.failures, self._limits, jitter()))
         self.pause_seconds = max(self.pause_seconds, pause)
 
-    async def keep(self) -> None:
-        """Renew the lease until the end. Who cannot in time stops before somebody else may take the lane."""
-        held = monotonic()
+    def keep(self) -> None:
+        """Renew the lease from now on, each third of it. Most turns are over before the first time."""
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self._limits.lease_seconds / 3, self._begin_to_renew)
+
+    def end(self) -> None:
+        """Renew it no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._renewing is not None:
+            self._renewing.cancel()
+
+    def _begin_to_renew(self) -> None:
+        self._renewing = asyncio.create_task(self._renew())
+
+    async def _renew(self) -> None:
+        """Who cannot renew in time stops before somebody else may take the lane."""
+        held = self.started
         while not self.is_released:
-            await asyncio.sleep(self._limits.lease_seconds / 3)
             try:
-                async with self._db.system() as conn:
-                    is_ours = await store.renew(conn, self.lease, self._limits.lease_seconds)
+                is_ours = await self._db.peek(
+                    lambda conn: store.renew(conn, self.lease, self._limits.lease_seconds)
+                )
                 held = monotonic()
             except Exception as error:
                 _log.warning("lease.not_renewed", kind=type(error).__name__)
@@ -67,6 +84,7 @@ class Tenure:
             if not is_ours:
                 self.is_lost = not self.is_released
                 return
+            await asyncio.sleep(self._limits.lease_seconds / 3)
 
     async def release(self, *, always: bool) -> bool | None:
         """Give the lane free. False: something is due after all, and it is kept. None: it was lost."""
