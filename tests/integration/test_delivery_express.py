@@ -64,6 +64,16 @@ async def test_wait_when_the_lane_is_idle_then_accepted_taken_and_marked_in_one_
     assert house.jobs.queue == []
 
 
+async def test_lease_when_renewed_after_the_lane_was_freed_then_it_stays_free(database: Database) -> None:
+    house = await build(database)
+    await house.accept(customer(), wait_seconds=5)
+    fence = (await lane(house))["fence"]
+    lease = store.Lease(house.connection.id, house.tenant.id, fence, 0, must_recover=False)
+    assert not await database.peek(lambda conn: store.renew(conn, lease, 60))
+    assert (await lane(house))["leased_until"] is None
+    await house.delivery.close()
+
+
 async def test_wait_when_its_process_dies_after_the_accept_then_found_by_the_sweep_and_looked_up(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,7 +40,8 @@ _HELD = _sql("held.sql")
 _RENEW = """
 with unflushed as materialized (select set_config('synchronous_commit', 'off', true) as is_set)
 update lanes set leased_until = clock_timestamp() + $3 * interval '1 second'
-where (select is_set from unflushed) is not null and connection_id = $1 and fence = $2 returning true
+where (select is_set from unflushed) is not null and connection_id = $1 and fence = $2 and leased_until is not null
+returning true
 """
 _TENANT_OF = "select tenant_id from lanes where connection_id = $1"
 _LOCK_LANE = "select true from lanes where connection_id = $1 and fence = $2 for update"
