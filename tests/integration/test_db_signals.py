@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 
 from crmbridge.db.pool import Database
@@ -71,3 +72,24 @@ async def test_listener_when_the_server_cuts_it_then_it_listens_again(
     await signals.send("settled", str(one))
     await until(words, 1)
     assert words == [one]
+
+
+async def test_listener_when_the_client_trips_over_a_cut_then_it_listens_again(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listen = asyncpg.Connection.add_listener
+    trips = iter([True, False])
+
+    async def tripped(conn: asyncpg.Connection, *rest: object) -> None:
+        if next(trips, False):
+            raise asyncpg.InternalClientError(
+                "cannot switch to state 11; another operation (2) is in progress"
+            )
+        await listen(conn, *rest)
+
+    monkeypatch.setattr(asyncpg.Connection, "add_listener", tripped)
+    signals = Signals(database, database._scheduler_dsn)
+    signals.start()
+    await asyncio.wait_for(signals.is_listening.wait(), 10)
+    assert list(trips) == []
+    await signals.close()

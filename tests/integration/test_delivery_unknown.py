@@ -159,19 +159,26 @@ async def test_unknown_when_repetition_is_declared_harmless_then_sent_again_afte
 # -- fences ----------------------------------------------------------------------------------------------------
 
 
+async def until_called(house: House) -> None:
+    """Until the provider has a call in hand."""
+    async with asyncio.timeout(10):
+        while not house.provider.in_flight:
+            await asyncio.sleep(0.005)
+
+
 async def test_fence_when_a_late_worker_saves_then_refused_and_the_truth_is_looked_up(
     database: Database,
 ) -> None:
     """The first worker loses its lease in the middle of a call; the second one takes the lane over."""
-    slow = msgspec.structs.replace(FAST, lease_seconds=60, send_seconds=1.0)
+    slow = msgspec.structs.replace(FAST, lease_seconds=60, send_seconds=2.0)
     late = await build(database, limits=slow)
     second = await build(database, tenant_id=late.tenant.id, connection_id=late.connection.id)
     second.provider = late.provider
     second.connection.provider = late.provider
-    late.provider.latency = 0.3
+    late.provider.latency = 1.0
     accepted = await late.accept(customer())
     running = asyncio.create_task(late.delivery.drain(late.connection.id))
-    await asyncio.sleep(0.15)
+    await until_called(late)
     assert await late.state(accepted) is TargetState.SENDING
     await late.fetch("update lanes set leased_until = now() - interval '1 second', next_due = now()")
     late.provider.latency = 0
@@ -188,10 +195,10 @@ async def test_fence_when_a_late_worker_saves_then_refused_and_the_truth_is_look
 
 
 async def test_fence_when_the_lane_has_a_new_holder_then_a_late_save_is_refused_at_once(house: House) -> None:
-    house.provider.latency = 0.3
+    house.provider.latency = 0.8
     accepted = await house.accept(customer())
     running = asyncio.create_task(house.delivery.drain(house.connection.id))
-    await asyncio.sleep(0.15)
+    await until_called(house)
     await house.fetch("update lanes set fence = fence + 1, leased_until = now() + interval '1 second'")
     await running
     assert await house.state(accepted) is TargetState.SENDING

@@ -12,8 +12,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-import asyncpg
-
 from crmbridge.db.hosts import CONNECT_SECONDS, Hosts
 from crmbridge.db.pool import Database
 
@@ -48,8 +46,7 @@ class Signals:
         """Stop listening."""
         if self._task is not None:
             self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.wait({self._task})
 
     async def send(self, kind: str, text: str) -> None:
         """Tell all processes. ``text`` is ids of ours. A word that cannot be sent is lost."""
@@ -70,7 +67,7 @@ class Signals:
                 self.is_listening.set()
                 pause = _FIRST_PAUSE
                 await cut.wait()
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except Exception as error:  # asyncpg has many for a server that goes away, of several families
                 _log.info("not listening for signals (%s)", type(error).__name__)
             finally:
                 self.is_listening.clear()
