@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from importlib.resources import files
 from typing import Any
 
 import msgspec
 
 from crmbridge import metrics
 from crmbridge.core.records import WriteResult
+from crmbridge.db.statements import read_sql
 from crmbridge.services.delivery.lane.batch import Batch
 from crmbridge.services.delivery.model import TargetView
 
 __all__ = ["LaneCounts", "count_lanes", "note_saved", "words"]
 
-_LANES = files(__package__).joinpath("lanes.sql").read_text(encoding="utf-8")
+_LANES = read_sql(__package__, "lanes.sql")
 
 
 class LaneCounts(msgspec.Struct, kw_only=True):

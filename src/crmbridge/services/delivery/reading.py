@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from importlib.resources import files
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +11,7 @@ import msgspec
 
 from crmbridge.core.errors import CrmError, NotFound
 from crmbridge.db.pool import Database
+from crmbridge.db.statements import read_sql
 from crmbridge.services.audit.model import AuditEntry
 from crmbridge.services.audit.service import AuditLog
 from crmbridge.services.connections.model import Intent
@@ -24,8 +25,7 @@ from crmbridge.services.vault.service import Vault
 __all__ = ["AttemptView", "Content", "Plan", "Preview", "Reading"]
 
 
-def _sql(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+_sql = partial(read_sql, __package__)
 
 
 _ATTEMPTS, _CONTENT, _STUCK = _sql("attempts.sql"), _sql("content.sql"), _sql("stuck.sql")

@@ -27,10 +27,6 @@ class Waiters:
             if not future.done():
                 future.set_result(view)
 
-    def has_any(self, target_ids: Iterable[UUID]) -> bool:
-        """Whether somebody waits for one of these."""
-        return bool(self._futures) and any(target_id in self._futures for target_id in target_ids)
-
     async def wait(self, target_ids: Iterable[UUID], seconds: float) -> TargetView | None:
         """How the first of these that changes in this process stands; None after ``seconds``, or when not known."""
         ids = list(target_ids)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from importlib.resources import files
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
+from crmbridge.db.statements import read_sql
 from crmbridge.services.delivery.model import TargetView, WriteFilter, WriteView
 
 __all__ = ["count_states", "left", "list_writes", "step"]
 
 
-def _sql(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+_sql = partial(read_sql, __package__)
 
 
 _FITS = _sql("fits.sql")

@@ -6,21 +6,21 @@ Locks are taken in one order everywhere: idempotency keys, writes, targets, then
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import files
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
 from crmbridge.core.records import Write
+from crmbridge.db.statements import read_sql
 from crmbridge.services.delivery.lane.store import Lease, PulledLane, Row, Taken
 from crmbridge.services.delivery.model import TargetState
 
 __all__ = ["KnownWrite", "PreparedTarget", "PreparedWrite", "Twin"]
 
 
-def _sql(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+_sql = partial(read_sql, __package__)
 
 
 _ACCEPT = _sql("accept.sql")

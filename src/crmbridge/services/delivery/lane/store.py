@@ -6,13 +6,14 @@ Locks are taken in one order everywhere: idempotency keys, writes, targets, then
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import files
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
 from crmbridge.core.records import Write
+from crmbridge.db.statements import read_sql
 from crmbridge.services.audit.model import AuditEntry
 from crmbridge.services.audit.store import in_statement, values_of
 from crmbridge.services.delivery.lane.outcome import Verdict
@@ -21,8 +22,7 @@ from crmbridge.services.delivery.model import TargetState, TargetView
 __all__ = ["Lease", "PulledLane", "Row", "SavedResult", "Taken"]
 
 
-def _sql(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+_sql = partial(read_sql, __package__)
 
 
 _DUE = _sql("due.sql")

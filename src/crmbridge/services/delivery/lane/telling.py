@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from datetime import datetime
-from importlib.resources import files
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from crmbridge.core.errors import CrmError
 from crmbridge.core.manifest import LookUp, Manifest
 from crmbridge.core.records import WriteResult
+from crmbridge.db.statements import read_sql
 from crmbridge.services.connections.routing import Pause
 from crmbridge.services.delivery.lane.batch import Batch
 
 __all__ = ["looked_seconds", "parked", "waiting", "waiting_paused"]
 
 
-def _sql(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+_sql = partial(read_sql, __package__)
 
 
 _LOOKED, _PAUSE = _sql("looked.sql"), _sql("pause.sql")
