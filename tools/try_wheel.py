@@ -43,7 +43,7 @@ def main() -> int:
         ]
         wanted += [
             f"crmbridge/{path.relative_to(ROOT / 'src/crmbridge')}"
-            for path in ROOT.glob("src/crmbridge/services/*/*.sql")
+            for path in ROOT.glob("src/crmbridge/services/**/*.sql")
         ]
         wanted += [
             f"crmbridge/drivers/{path.parent.name}/fields.toml"
