@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 
-__all__ = ["Burst", "burst", "percentile"]
+__all__ = ["Burst", "Line", "burst", "line_to", "percentile"]
 
 
 @dataclass
@@ -34,6 +35,32 @@ def percentile(values: list[float], percent: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] if ordered else 0.0
 
 
+class Line:
+    """One kept-alive connection on which one request follows the other."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def post(self, path: str, headers: bytes, body: bytes) -> tuple[int, float]:
+        """The status, and the seconds until the whole answer was there."""
+        head = b"POST %s HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n" % path.encode()
+        started = perf_counter()
+        self._writer.write(head + headers + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        status = await _answer(self._reader)
+        return status, perf_counter() - started
+
+
+@asynccontextmanager
+async def line_to(port: int) -> AsyncIterator[Line]:
+    """A connection to a loopback port."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield Line(reader, writer)
+    finally:
+        writer.close()
+
+
 async def burst(
     port: int,
     clients: int,
@@ -50,19 +77,13 @@ async def burst(
     numbers = iter(range(requests))
 
     async def client() -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        try:
+        async with line_to(port) as line:
             for number in numbers:
                 headers, body = request_of(number)
-                address = (path if isinstance(path, str) else path(number)).encode()
-                head = b"POST %s HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n" % address
-                started = perf_counter()
-                writer.write(head + headers + b"Content-Length: %d\r\n\r\n" % len(body) + body)
-                status = await _answer(reader)
-                result.latencies.append(perf_counter() - started)
+                address = path if isinstance(path, str) else path(number)
+                status, seconds = await line.post(address, headers, body)
+                result.latencies.append(seconds)
                 result.statuses[status] = result.statuses.get(status, 0) + 1
-        finally:
-            writer.close()
 
     started = perf_counter()
     await asyncio.gather(*(client() for _ in range(clients)))

@@ -7,7 +7,7 @@ import sys
 
 COMMANDS = (
     ("benchmarks.accept", "--rounds", "3", "--requests", "3000"),
-    ("benchmarks.waited", "--rounds", "2", "--requests", "200"),
+    ("benchmarks.waited", "--requests", "400"),
     ("benchmarks.delivery", "--records", "4000"),
     ("benchmarks.driver_cpu", "--rounds", "3", "--singles", "100", "--batches", "5"),
     ("benchmarks.provider_calls", "--records", "2000", "--singles", "50"),

@@ -59,7 +59,11 @@ async def test_no_tenant_when_connection_was_used_before_then_no_rows(
     for _ in range(20):
         async with database.tenant(ours) as conn:
             assert await conn.fetchval("select count(*) from scratch") == 1
-        assert await database.app.fetchval("select count(*) from scratch") == 0
+            used = await conn.fetchval("select pg_backend_pid()")
+        conn = await database.app_at_hand.take()
+        assert await conn.fetchval("select pg_backend_pid()") == used
+        assert await conn.fetchval("select count(*) from scratch") == 0
+        database.app_at_hand.give(conn)
 
 
 async def test_insert_when_row_is_of_another_tenant_then_refused(
@@ -113,7 +117,20 @@ async def test_transaction_when_cancelled_then_rolled_back_and_pool_stays_whole(
     await asyncio.gather(*tasks, return_exceptions=True)
     async with database.tenant(ours) as conn:
         assert await conn.fetchval("select count(*) from scratch") == 1
-    assert database.app.get_idle_size() == database.app.get_size()
+    await _all_at_once(database, ours)
+
+
+async def _all_at_once(database: Database, tenant: UUID) -> None:
+    """As many transactions at a time as there are connections: none was lost."""
+    most = database.app.get_max_size()
+    together = asyncio.Barrier(most)
+
+    async def one() -> None:
+        async with database.tenant(tenant):
+            await together.wait()
+
+    async with asyncio.timeout(10):
+        await asyncio.gather(*(one() for _ in range(most)))
 
 
 async def test_savepoint_when_its_part_fails_then_the_rest_stays(

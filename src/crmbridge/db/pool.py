@@ -18,6 +18,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
+from crmbridge.db.at_hand import AtHand
 from crmbridge.db.errors import DatabaseMisconfigured, DatabaseUnavailable, describe_dsn
 from crmbridge.db.hosts import CONNECT_SECONDS, Hosts
 
@@ -147,12 +148,15 @@ class Database:
     """The two pools a process works with, and the only ways to a transaction.
 
     ``app`` and ``scheduler`` are asyncpg pools; use them bare only for statements on tables without row-level
-    security. A connection that the server cut (restart, failover) is replaced at the next use.
+    security. ``app_at_hand`` and ``scheduler_at_hand`` lend their connections to all else here. A connection that the
+    server cut (restart, failover) is replaced at the next use.
     """
 
     def __init__(self, app: Any, scheduler: Any, app_dsn: str, scheduler_dsn: str) -> None:
         self.app = app
         self.scheduler = scheduler
+        self.app_at_hand = AtHand(app)
+        self.scheduler_at_hand = AtHand(scheduler)
         self._app_dsn = app_dsn
         self._scheduler_dsn = scheduler_dsn
 
@@ -189,8 +193,11 @@ class Database:
         ]
         database = cls(pools[0], pools[1], app_dsn, scheduler_dsn)
         try:
-            for pool, dsn in ((database.app, app_dsn), (database.scheduler, scheduler_dsn)):
-                async with database._transaction(pool, dsn, "begin"):
+            for at_hand, dsn in (
+                (database.app_at_hand, app_dsn),
+                (database.scheduler_at_hand, scheduler_dsn),
+            ):
+                async with database._transaction(at_hand, dsn, "begin"):
                     pass
         except BaseException:
             await database.close()
@@ -199,11 +206,13 @@ class Database:
 
     async def close(self) -> None:
         """Close both pools; connections still in use after 5 s are cut."""
-        for pool in (self.app, self.scheduler):
+        for at_hand in (self.app_at_hand, self.scheduler_at_hand):
             try:
-                await asyncio.wait_for(pool.close(), timeout=5)
+                async with asyncio.timeout(5):
+                    await at_hand.close()
+                    await at_hand.pool.close()
             except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                pool.terminate()
+                at_hand.pool.terminate()
 
     @asynccontextmanager
     async def tenant(self, tenant_id: UUID) -> AsyncIterator[Any]:
@@ -212,7 +221,7 @@ class Database:
         Begin and setting travel in one round trip. Leaves with commit, or with rollback on any exception. For a
         part that may fail alone use ``savepoint``: asyncpg's own ``transaction()`` cannot nest in it.
         """
-        async with self._transaction(self.app, self._app_dsn, _begin_as([tenant_id])) as conn:
+        async with self._transaction(self.app_at_hand, self._app_dsn, _begin_as([tenant_id])) as conn:
             yield conn
 
     @asynccontextmanager
@@ -222,7 +231,7 @@ class Database:
         It flushes the writes of requests that were each authenticated for their own tenant. An architecture test
         looks for other callers.
         """
-        async with self._transaction(self.app, self._app_dsn, _begin_as(tenant_ids)) as conn:
+        async with self._transaction(self.app_at_hand, self._app_dsn, _begin_as(tenant_ids)) as conn:
             yield conn
 
     async def at_once(self, tenant_ids: Iterable[UUID], call: Callable[[Any, str], Awaitable[T]]) -> T:
@@ -235,11 +244,9 @@ class Database:
         setting = _setting_of(tenant_ids)
 
         async def called() -> T:
-            conn = await self.app.acquire()
-            try:
-                return await call(conn, setting)
-            finally:
-                await self.app.release(conn)
+            return await _lent(
+                self.app_at_hand, await self.app_at_hand.take(), lambda conn: call(conn, setting)
+            )
 
         with clear_errors(self._app_dsn):
             answer: T = await patient(called, CONNECT_PATIENCE_SECONDS)
@@ -253,17 +260,14 @@ class Database:
         """
         setting = _setting_of([tenant_id])
         with clear_errors(self._app_dsn):
-            conn = await patient(self.app.acquire, CONNECT_PATIENCE_SECONDS)
-        try:
-            with clear_errors(self._app_dsn):
-                return await call(conn, setting)
-        finally:
-            await self.app.release(conn)
+            conn = await patient(self.app_at_hand.take, CONNECT_PATIENCE_SECONDS)
+            answer: T = await _lent(self.app_at_hand, conn, lambda conn: call(conn, setting))
+        return answer
 
     @asynccontextmanager
     async def system(self) -> AsyncIterator[Any]:
         """A transaction of the scheduler role: across tenants, on content-free tables only."""
-        async with self._transaction(self.scheduler, self._scheduler_dsn, "begin") as conn:
+        async with self._transaction(self.scheduler_at_hand, self._scheduler_dsn, "begin") as conn:
             yield conn
 
     async def peek(self, call: Callable[[Any], Awaitable[T]]) -> T:
@@ -273,20 +277,16 @@ class Database:
         """
 
         async def called() -> T:
-            conn = await self.scheduler.acquire()
-            try:
-                return await call(conn)
-            finally:
-                await self.scheduler.release(conn)
+            return await _lent(self.scheduler_at_hand, await self.scheduler_at_hand.take(), call)
 
         with clear_errors(self._scheduler_dsn):
             answer: T = await patient(called, CONNECT_PATIENCE_SECONDS)
         return answer
 
     @asynccontextmanager
-    async def _transaction(self, pool: Any, dsn: str, begin: str) -> AsyncIterator[Any]:
+    async def _transaction(self, at_hand: AtHand, dsn: str, begin: str) -> AsyncIterator[Any]:
         with clear_errors(dsn):
-            conn = await patient(lambda: _begun(pool, begin), CONNECT_PATIENCE_SECONDS)
+            conn = await patient(lambda: _begun(at_hand, begin), CONNECT_PATIENCE_SECONDS)
         try:
             with _clear_cut(dsn):
                 try:
@@ -297,19 +297,32 @@ class Database:
                         await conn.execute("rollback")
                     raise
                 await conn.execute("commit")
-        finally:
-            await pool.release(conn)
+        except BaseException:
+            await at_hand.drop(conn)
+            raise
+        at_hand.give(conn)
 
 
-async def _begun(pool: Any, begin: str) -> Any:
+async def _begun(at_hand: AtHand, begin: str) -> Any:
     """Return a connection in a transaction. A pooled one that the server cut meanwhile shows here, before any work."""
-    conn = await pool.acquire()
+    conn = await at_hand.take()
     try:
         await conn.execute(begin)
     except BaseException:
-        await pool.release(conn)
+        await at_hand.drop(conn)
         raise
     return conn
+
+
+async def _lent(at_hand: AtHand, conn: Any, call: Callable[[Any], Awaitable[T]]) -> T:
+    """One call on a connection that was taken, which goes back whatever becomes of it."""
+    try:
+        answer = await call(conn)
+    except BaseException:
+        await at_hand.drop(conn)
+        raise
+    at_hand.give(conn)
+    return answer
 
 
 @contextmanager
