@@ -5,6 +5,7 @@ An emulator is written from the provider's pages, never from the driver. See
 """
 
 from crmbridge.emulation.clock import Clock
+from crmbridge.emulation.consent import consent_page, sent_back, verifies
 from crmbridge.emulation.emulator import Emulator, Incoming, Refusal, Route, route
 from crmbridge.emulation.faults import Fault, FaultKind, Faults
 from crmbridge.emulation.quotas import Quota
@@ -25,5 +26,8 @@ __all__ = [
     "Route",
     "Row",
     "Table",
+    "consent_page",
     "route",
+    "sent_back",
+    "verifies",
 ]

@@ -96,6 +96,11 @@ class Incoming:
         """The body as form fields."""
         return parse_qs(self.body.decode(), keep_blank_values=True)
 
+    @property
+    def fields(self) -> dict[str, str]:
+        """The same, the first value of each."""
+        return {name: values[0] for name, values in self.form.items()}
+
     def first(self, name: str, default: str = "") -> str:
         """The first value of a query parameter."""
         values = self.query.get(name)

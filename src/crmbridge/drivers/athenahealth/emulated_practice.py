@@ -135,7 +135,7 @@ class EmulatedPractice(Emulator):
         """The form of a write; JSON bodies are not understood. Dates must be mm/dd/yyyy."""
         if call.body and "x-www-form-urlencoded" not in call.headers.get("content-type", ""):
             raise self.refusal(400, "Additional fields are required.", missingfields=list(required))
-        given = {name: values[0] for name, values in call.form.items()}
+        given = call.fields
         if missing := [name for name in required if not given.get(name)]:
             raise self.refusal(400, "Additional fields are required.", missingfields=missing)
         if given.get("dob") and day(given["dob"]) is None:

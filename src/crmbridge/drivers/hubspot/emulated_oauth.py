@@ -6,14 +6,10 @@ tokens until the app is uninstalled; one account has one refresh token per app, 
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import html
 from typing import Any
-from urllib.parse import urlencode
 
 from crmbridge.core.wire import HttpResponse
-from crmbridge.emulation import Emulator, Incoming, Refusal, route
+from crmbridge.emulation import Emulator, Incoming, Refusal, consent_page, route, sent_back, verifies
 
 __all__ = ["OAuthPages"]
 
@@ -67,23 +63,18 @@ class OAuthPages(Emulator):
             problem = "This app doesn't exist."
         elif not call.first("redirect_uri") or not call.first("scope"):
             problem = "The redirect_uri or the scope is missing."
-        hidden = "".join(
-            f'<input type="hidden" name="{html.escape(name)}" value="{html.escape(values[0])}">'
-            for name, values in call.query.items()
+        return consent_page(
+            call,
+            f"{self.base_url}/oauth/authorize",
+            provider="HubSpot",
+            title="Connect an app",
+            asks=f"crmbridge asks for: {call.first('scope')}",
+            problem=problem,
         )
-        buttons = " ".join(
-            f'<button name="decision" value="{word}">{word.title()}</button>' for word in ("allow", "deny")
-        )
-        form = f'<form method="post" action="{self.base_url}/oauth/authorize">{hidden}{buttons}</form>'
-        scopes = html.escape(call.first("scope"))
-        body = f"<p>{problem}</p>" if problem else f"<p>crmbridge asks for: {scopes}</p>{form}"
-        page = f"<!doctype html><title>Connect an app</title><h1>Emulated HubSpot</h1>{body}"
-        headers = {"content-type": "text/html; charset=utf-8"}
-        return HttpResponse(status=400 if problem else 200, headers=headers, body=page.encode())
 
     @route("POST", "/oauth/authorize", operation="oauth.decide", writes=False)
     def decide(self, call: Incoming) -> HttpResponse:
-        form = {name: values[0] for name, values in call.form.items()}
+        form = call.fields
         back = {"state": form.get("state", "")}
         if form.get("decision") == "allow":
             code = self.secret(f"code {len(self.codes)}")
@@ -91,9 +82,7 @@ class OAuthPages(Emulator):
             back["code"] = code
         else:
             back |= {"error": "access_denied", "error_description": "The user denied access."}
-        target = form["redirect_uri"]
-        location = f"{target}{'&' if '?' in target else '?'}{urlencode(back)}"
-        return HttpResponse(status=302, headers={"location": location})
+        return sent_back(form["redirect_uri"], back)
 
     # -- tokens --------------------------------------------------------------------------------------------
 
@@ -191,7 +180,7 @@ class OAuthPages(Emulator):
     def _form(self, call: Incoming) -> dict[str, str]:
         if "application/x-www-form-urlencoded" not in call.headers.get("content-type", ""):
             raise Refusal(HttpResponse(status=415))
-        return {name: values[0] for name, values in call.form.items()}
+        return call.fields
 
     def _check_client(self, form: dict[str, str]) -> None:
         if form.get("client_id") != self.client_id:
@@ -205,10 +194,8 @@ class OAuthPages(Emulator):
             raise self._refused("BAD_AUTH_CODE", "invalid_grant", "missing or unknown auth code")
         if form.get("redirect_uri") != asked["redirect_uri"]:
             raise self._refused("BAD_REDIRECT_URI", "invalid_request", "missing or invalid redirect uri")
-        if wanted := asked.get("code_challenge"):
-            digest = hashlib.sha256(form.get("code_verifier", "").encode()).digest()
-            if base64.urlsafe_b64encode(digest).rstrip(b"=").decode() != wanted:
-                raise self._refused("BAD_CODE_VERIFIER", "invalid_grant", "the code verifier does not match")
+        if not verifies(asked.get("code_challenge", ""), form.get("code_verifier", "")):
+            raise self._refused("BAD_CODE_VERIFIER", "invalid_grant", "the code verifier does not match")
         self.granted = f"{asked.get('scope', '')} {asked.get('optional_scope', '')}".split()
         self.is_installed = True
 

@@ -10,12 +10,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import html
 from typing import Any
-from urllib.parse import urlencode
 
 from crmbridge.core.wire import HttpResponse
-from crmbridge.emulation import Emulator, Incoming, Refusal, route
+from crmbridge.emulation import Emulator, Incoming, Refusal, consent_page, route, sent_back, verifies
 
 __all__ = ["OAuthPages"]
 
@@ -72,25 +70,18 @@ class OAuthPages(Emulator):
             problem = "error=redirect_uri_mismatch: redirect_uri must match configuration"
         elif call.first("response_type") != "code":
             problem = "error=unsupported_response_type: response type not supported"
-        hidden = "".join(
-            f'<input type="hidden" name="{html.escape(name)}" value="{html.escape(values[0])}">'
-            for name, values in call.query.items()
+        return consent_page(
+            call,
+            f"{self.base_url}/services/oauth2/authorize",
+            provider="Salesforce",
+            title="Allow Access?",
+            asks=f"crmbridge asks for: {call.first('scope') or 'all scopes of the app'}",
+            problem=problem,
         )
-        buttons = " ".join(
-            f'<button name="decision" value="{word}">{word.title()}</button>' for word in ("allow", "deny")
-        )
-        form = (
-            f'<form method="post" action="{self.base_url}/services/oauth2/authorize">{hidden}{buttons}</form>'
-        )
-        scopes = html.escape(call.first("scope") or "all scopes of the app")
-        body = f"<p>{html.escape(problem)}</p>" if problem else f"<p>crmbridge asks for: {scopes}</p>{form}"
-        page = f"<!doctype html><title>Allow Access?</title><h1>Emulated Salesforce</h1>{body}"
-        headers = {"content-type": "text/html; charset=utf-8"}
-        return HttpResponse(status=400 if problem else 200, headers=headers, body=page.encode())
 
     @route("POST", "/services/oauth2/authorize", operation="oauth.decide", writes=False)
     def decide(self, call: Incoming) -> HttpResponse:
-        form: dict[str, Any] = {name: values[0] for name, values in call.form.items()}
+        form: dict[str, Any] = {**call.fields}
         back = {"state": form.get("state", "")}
         if form.get("decision") == "allow":
             code = self.secret(f"code {len(self.codes)} {self.issued}")
@@ -98,15 +89,13 @@ class OAuthPages(Emulator):
             back["code"] = code
         else:
             back |= {"error": "access_denied", "error_description": "end-user denied authorization"}
-        target = form["redirect_uri"]
-        location = f"{target}{'&' if '?' in target else '?'}{urlencode(back)}"
-        return HttpResponse(status=302, headers={"location": location})
+        return sent_back(form["redirect_uri"], back)
 
     # -- tokens --------------------------------------------------------------------------------------------
 
     @route("POST", "/services/oauth2/token", operation="oauth.token", writes=False)
     def token(self, call: Incoming) -> HttpResponse:
-        form = {name: values[0] for name, values in call.form.items()}
+        form = call.fields
         kind = form.get("grant_type")
         if kind not in ("authorization_code", "refresh_token", "client_credentials"):
             raise self._refused("unsupported_grant_type", "grant type not supported")
@@ -161,7 +150,7 @@ class OAuthPages(Emulator):
 
     @route("POST", "/services/oauth2/introspect", operation="oauth.introspect", writes=False)
     def introspect(self, call: Incoming) -> HttpResponse:
-        form = {name: values[0] for name, values in call.form.items()}
+        form = call.fields
         self._check_client(form)
         token = form.get("token", "")
         until = self.sessions.get(token, 0.0)
@@ -217,10 +206,8 @@ class OAuthPages(Emulator):
             raise self._refused("invalid_grant", "expired authorization code")
         if form.get("redirect_uri") != asked["redirect_uri"]:
             raise self._refused("redirect_uri_mismatch", "redirect_uri must match configuration")
-        if wanted := asked.get("code_challenge"):
-            digest = hashlib.sha256(form.get("code_verifier", "").encode()).digest()
-            if base64.urlsafe_b64encode(digest).rstrip(b"=").decode() != wanted:
-                raise self._refused("invalid_grant", "invalid code verifier")
+        if not verifies(asked.get("code_challenge", ""), form.get("code_verifier", "")):
+            raise self._refused("invalid_grant", "invalid code verifier")
         self.scope = asked.get("scope") or self.scope
 
     def _refused(self, error: str, message: str) -> Refusal:

@@ -9,12 +9,10 @@ goes); more than 10 token calls per refresh token in 10 minutes are "Access Deni
 
 from __future__ import annotations
 
-import html
 from typing import Any
-from urllib.parse import urlencode
 
 from crmbridge.core.wire import HttpResponse
-from crmbridge.emulation import Emulator, Incoming, Refusal, route
+from crmbridge.emulation import Emulator, Incoming, Refusal, consent_page, route, sent_back
 
 __all__ = ["CENTRES", "OAuthPages"]
 
@@ -121,24 +119,19 @@ class OAuthPages(Emulator):
             problem = "Invalid request: response_type, redirect_uri and scope are needed"
         elif " " in call.first("scope"):
             problem = "Scope does not exist"  # scopes are separated by commas
-        hidden = "".join(
-            f'<input type="hidden" name="{html.escape(name)}" value="{html.escape(values[0])}">'
-            for name, values in call.query.items()
+        return consent_page(
+            call,
+            f"{self.base_url}/oauth/v2/auth",
+            provider="Zoho",
+            title="Zoho Accounts",
+            asks=f"crmbridge would like to access: {call.first('scope')}",
+            problem=problem,
+            buttons={"accept": "Accept", "reject": "Reject"},
         )
-        buttons = " ".join(
-            f'<button name="decision" value="{word}">{label}</button>'
-            for word, label in (("accept", "Accept"), ("reject", "Reject"))
-        )
-        form = f'<form method="post" action="{self.base_url}/oauth/v2/auth">{hidden}{buttons}</form>'
-        scopes = html.escape(call.first("scope"))
-        body = f"<p>{problem}</p>" if problem else f"<p>crmbridge would like to access: {scopes}</p>{form}"
-        page = f"<!doctype html><title>Zoho Accounts</title><h1>Emulated Zoho</h1>{body}"
-        headers = {"content-type": "text/html; charset=utf-8"}
-        return HttpResponse(status=400 if problem else 200, headers=headers, body=page.encode())
 
     @route("POST", "/oauth/v2/auth", operation="oauth.decide", writes=False)
     def decide(self, call: Incoming) -> HttpResponse:
-        form = {name: values[0] for name, values in call.form.items()}
+        form = call.fields
         back = {"state": form.get("state", "")}
         if form.get("decision") in ("accept", "allow"):
             self.issued += 1
@@ -151,9 +144,7 @@ class OAuthPages(Emulator):
             }
         else:
             back["error"] = "access_denied"
-        target = form["redirect_uri"]
-        location = f"{target}{'&' if '?' in target else '?'}{urlencode(back)}"
-        return HttpResponse(status=302, headers={"location": location})
+        return sent_back(form["redirect_uri"], back)
 
     @route("GET", "/oauth/serverinfo", operation="oauth.servers")
     def servers(self, call: Incoming) -> HttpResponse:
@@ -242,7 +233,7 @@ class OAuthPages(Emulator):
         """Fields of the body, or of the address as the pages show it."""
         given = {name: values[0] for name, values in call.query.items()}
         if "application/x-www-form-urlencoded" in call.headers.get("content-type", ""):
-            given |= {name: values[0] for name, values in call.form.items()}
+            given |= call.fields
         return given
 
 
