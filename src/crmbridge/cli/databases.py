@@ -149,7 +149,9 @@ async def _version(dsn: str) -> str:
 
     conn = await connect(dsn)
     try:
-        return f"PostgreSQL {conn.get_server_version().major}.{conn.get_server_version().minor}"
+        version = conn.get_server_version()
+        # The client puts the second number of "17.12" into micro.
+        return f"PostgreSQL {version.major}.{version.micro}"
     finally:
         await conn.close()
 
