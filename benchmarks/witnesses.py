@@ -21,14 +21,17 @@ from subprocess import PIPE, Popen
 from typing import Any, Protocol, cast
 from urllib.request import HTTPSHandler, build_opener
 
+import msgspec
 from tests.witnesses.loopback import staged
 
 from crmbridge.core.driver import Access, CrmDriver
 from crmbridge.core.operations import Operation, Outcome
 from crmbridge.core.records import Object, Write
 from crmbridge.core.secret import Secret
+from crmbridge.core.verticals import Vertical, slots_for
 from crmbridge.drivers import load, load_emulator
 from crmbridge.toolkit.egress import Egress, EgressPolicy
+from crmbridge.toolkit.fieldmap import FieldMap, load_fields
 
 __all__ = ["PEERS", "Far", "Ours", "Peer", "fields_of"]
 
@@ -67,7 +70,11 @@ class Far(AbstractContextManager["Far"]):
 
 
 class Ours:
-    """Our driver as a connection has it: tested and prepared, made anew for each call."""
+    """Our driver as a connection has it: tested and prepared, made anew for each call.
+
+    ``ways`` are what it is given and does: native fields with our mark on each record; the same without mark, as the
+    peers send them (Odoo's rows always have theirs); canonical slots, checked and mapped by the default field map.
+    """
 
     def __init__(self, far: Far) -> None:
         self.egress = Egress(EgressPolicy(allow=("localhost", "127.0.0.1")), ssl_context=far.tls())
@@ -78,6 +85,10 @@ class Ours:
             transport=self.egress,
             mark_prefix="crmbridge_0123456789ab",
         )
+        self.plain = msgspec.structs.replace(self.access)
+        lead, trade = Object.LEAD, Vertical.GENERAL
+        rules = load_fields(self.kind).rules(lead, trade)
+        self.field_map = FieldMap(lead, rules, slots_for(lead, trade), region="AE")
         # In the product the id is there already: it is made when the write is accepted.
         start = uuid.uuid4().hex
         self.ids = (f"{start[:8]}-{start[8:12]}-4000-8000-{number:012x}" for number in count(1))
@@ -89,15 +100,32 @@ class Ours:
         """What connecting learns."""
         self.access.facts.update((await self.driver().test_connection()).facts)
         self.access.facts.update(await self.driver().prepare())
+        self.plain.facts = {name: text for name, text in self.access.facts.items() if "marks" not in name}
 
-    async def send(self, rows: Sequence[Fields]) -> None:
-        """One ``write_batch``; each write has its mark and its outcome."""
+    def ways(self) -> dict[str, Callable[[Sequence[Fields]], Awaitable[None]]]:
+        """The ways of sending many."""
+        unmarked = {} if self.kind.MANIFEST.slug == "odoo" else {"no mark": self.send_plain}
+        return {"mark": self.send, **unmarked, "mark, from slots": self.send_slots}
+
+    async def send_plain(self, rows: Sequence[Fields]) -> None:
+        """Without marks: a repeat would make a second record."""
+        await self.send(rows, self.plain)
+
+    async def send_slots(self, rows: Sequence[Fields]) -> None:
+        """From canonical slots."""
+        mapped = [self.field_map.to_native(row) for row in rows]
+        assert not any(one.errors for one in mapped)
+        await self.send([one.fields for one in mapped])
+
+    async def send(self, rows: Sequence[Fields], access: Access | None = None) -> None:
+        """One ``write_batch``; each write has its outcome."""
+        create, lead, applied = Operation.CREATE, Object.LEAD, Outcome.APPLIED
         writes = [
-            Write(target_id=next(self.ids), operation=Operation.CREATE, object=Object.LEAD, fields=row)
-            for row in rows
+            Write(target_id=target_id, operation=create, object=lead, fields=row)
+            for row, target_id in zip(rows, self.ids)  # noqa: B905 - as many as there are rows
         ]
-        results = await self.driver().write_batch(writes)
-        if bad := [one.error for one in results if one.outcome is not Outcome.APPLIED]:
+        results = await self.kind(access or self.access).write_batch(writes)
+        if bad := [one.error for one in results if one.outcome is not applied]:
             raise SystemExit(f"not all were applied: {bad[0]}")
 
 
@@ -223,15 +251,13 @@ PEERS: dict[str, Callable[[Far], Peer]] = {
 }
 
 
-def fields_of(slug: str, how_many: int) -> list[Fields]:
-    """New people of eight native fields, no two alike; one in three has no phone."""
-    names = {
-        "hubspot": ("firstname", "lastname", "email", "phone", "city", "company", "jobtitle", "website"),
-        "salesforce": ("FirstName", "LastName", "Email", "Phone", "City", "Company", "Title", "Street"),
-        "odoo": (
-            "contact_name", "name", "email_from", "phone", "city", "partner_name", "function", "street"
-        ),
-    }[slug]  # fmt: skip
+def fields_of(slug: str, how_many: int, *, as_slots: bool = False) -> list[Fields]:
+    """New people of eight native fields (or seven slots), no two alike; one in three has no phone."""
+    if as_slots:
+        named = dict(zip(_native_names(slug), _SLOTS, strict=True))
+        rows = fields_of(slug, how_many)
+        return [{slot: row[name] for name, slot in named.items() if slot and name in row} for row in rows]
+    names = _native_names(slug)
     word = uuid.uuid4().hex[:8]
     made = []
     for n in range(how_many):
@@ -244,6 +270,20 @@ def fields_of(slug: str, how_many: int) -> list[Fields]:
             del row[names[3]]
         made.append(row | ({"type": "lead"} if slug == "odoo" else {}))
     return made
+
+
+# Our maps have no slot for what a person does; the last field is a street or a page.
+_SLOTS = ("first_name", "last_name", "email", "phone", "city", "company", "", "street")
+
+
+def _native_names(slug: str) -> tuple[str, ...]:
+    return {
+        "hubspot": ("firstname", "lastname", "email", "phone", "city", "company", "jobtitle", "website"),
+        "salesforce": ("FirstName", "LastName", "Email", "Phone", "City", "Company", "Title", "Street"),
+        "odoo": (
+            "contact_name", "name", "email_from", "phone", "city", "partner_name", "function", "street"
+        ),
+    }[slug]  # fmt: skip
 
 
 async def _serve(slug: str) -> None:

@@ -217,6 +217,31 @@ def _accepted(obj: str, operation: str, source: str) -> Counter:
     return _ACCEPTED.labels(obj, operation, source if source in _SOURCES else "other")
 
 
+@lru_cache(maxsize=2048)
+def _provider_calls(driver: str, obj: str, operation: str, outcome: str, code: str) -> Counter:
+    return _PROVIDER_CALLS.labels(driver, obj, operation, outcome, code)
+
+
+@lru_cache(maxsize=512)
+def _provider_seconds(driver: str, operation: str) -> Histogram:
+    return _PROVIDER_SECONDS.labels(driver, operation)
+
+
+@lru_cache(maxsize=128)
+def _provider_requests(driver: str) -> Counter:
+    return _PROVIDER_REQUESTS.labels(driver)
+
+
+@lru_cache(maxsize=512)
+def _attempts(driver: str, kind: str, outcome: str) -> Counter:
+    return _ATTEMPTS.labels(driver, kind, outcome)
+
+
+@lru_cache(maxsize=1024)
+def _settled(driver: str, obj: str, operation: str, state: str) -> Counter:
+    return _SETTLED.labels(driver, obj, operation, state)
+
+
 def note_accepted(obj: str, operation: str, source: str, seconds: float) -> None:
     """One write is durable, ``seconds`` after accept was called."""
     _accepted(obj, operation, source).inc()
@@ -238,20 +263,20 @@ def note_provider_call(
     *, driver: str, obj: str, operation: str, outcome: str, code: str, requests: int, seconds: float
 ) -> None:
     """One operation at a CRM has ended."""
-    _PROVIDER_CALLS.labels(driver, obj, operation, outcome, code).inc()
-    _PROVIDER_SECONDS.labels(driver, operation).observe(seconds)
+    _provider_calls(driver, obj, operation, outcome, code).inc()
+    _provider_seconds(driver, operation).observe(seconds)
     if requests:
-        _PROVIDER_REQUESTS.labels(driver).inc(requests)
+        _provider_requests(driver).inc(requests)
 
 
 def note_attempt(driver: str, kind: str, outcome: str, count: int = 1) -> None:
     """Targets were sent or looked up once more."""
-    _ATTEMPTS.labels(driver, kind, outcome).inc(count)
+    _attempts(driver, kind, outcome).inc(count)
 
 
 def note_settled(driver: str, obj: str, operation: str, state: str, count: int = 1) -> None:
     """Targets reached a state that delivery does not leave by itself."""
-    _SETTLED.labels(driver, obj, operation, state).inc(count)
+    _settled(driver, obj, operation, state).inc(count)
 
 
 def note_step(step: str, count: int) -> None:

@@ -117,11 +117,14 @@ async def test_metrics_when_people_redrive_and_discard_then_counted_as_steps(hou
     path = f"/api/tenants/acme/writes/{write_id}"
     assert (await house.call("POST", f"{path}/redrive")).is_success
     await settled(house, "acme", write_id)
+    by_filter = await house.call("POST", "/api/tenants/acme/writes/redrive", json={"without_looking": True})
+    assert by_filter.json()["redriven"] == 1
+    await settled(house, "acme", write_id)
     assert (await house.call("POST", f"{path}/discard", json={"reason": "it never was"})).is_success
     after = await read(house)
-    for step in ("redrive", "discard"):
-        assert grown(before, after, "crmbridge_target_steps_total", step=step) == 1
-    assert grown(before, after, "crmbridge_targets_settled_total", state="dead_letter") == 1
+    for step, times in {"redrive": 2, "discard": 1}.items():
+        assert grown(before, after, "crmbridge_target_steps_total", step=step) == times
+    assert grown(before, after, "crmbridge_targets_settled_total", state="dead_letter") == 2
 
 
 async def test_gauges_when_a_lane_cannot_deliver_then_it_is_seen_waiting(house: House) -> None:

@@ -130,6 +130,30 @@ def test_join_when_created_then_one_text(fields: dict[str, str], expected: str) 
     assert field_map().to_native(fields).fields["contact_name"] == expected
 
 
+def test_to_native_when_a_map_has_joins_and_defaults_then_the_other_slots_are_as_in_a_map_without() -> None:
+    plain = [FieldRule(slot="email", path="email_from"), FieldRule(slot="city", path="city")]
+    more = [
+        FieldRule(slot="full_name", path="contact", join=("first_name", "last_name")),
+        FieldRule(slot="source", path="source", default="phone"),
+    ]
+    slots = slots_for(Object.LEAD, Vertical.GENERAL)
+    fields = {"email": "A@EXAMPLE.com", "city": "", "first_name": "Layla"}
+    both = FieldMap(Object.LEAD, plain + more, slots)
+    assert both.to_native(fields).fields == {
+        "email_from": "A@example.com",
+        "contact": "Layla",
+        "source": "phone",
+    }
+    assert both.to_native({"city": "Dubai"}).fields == {"city": "Dubai", "source": "phone"}
+    assert both.to_native({}).fields == {}
+    assert both.to_native({"city": ""}, partial=True).fields == {"city": None}
+    assert (
+        both.to_native({"full_name": "Layla Haddad", "first_name": "L"}).fields["contact"] == "Layla Haddad"
+    )
+    wrong = both.to_native({"email": "no", "source": 5.5, "nothing": 1})
+    assert {one.field for one in wrong.errors} == {"lead.email", "lead.nothing"}
+
+
 def test_join_when_only_one_part_is_updated_then_refused() -> None:
     assert "together" in errors({"first_name": "Mei"}, partial=True)["lead.full_name"]
     both = field_map().to_native({"first_name": "Mei", "last_name": "Wu"}, partial=True)

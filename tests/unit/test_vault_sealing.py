@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import os
 import pickle
 from uuid import UUID, uuid4
@@ -109,6 +111,13 @@ def test_bound_when_the_parts_differ_then_the_bytes_differ(one: list[str], two: 
     assert (bound(*one) == bound(*two)) == (one == two)
 
 
+@given(st.text(max_size=60), st.integers(0, 10**9))
+def test_credential_aad_when_made_then_bound_of_its_parts(driver: str, version: int) -> None:
+    credential = uuid4()
+    parts = ("credential", TENANT, driver, credential, version)
+    assert credential_aad(TENANT, driver, credential, version) == bound(*parts)
+
+
 def test_credential_aad_when_any_part_changes_then_it_does_not_open() -> None:
     credential = uuid4()
     sealed = KEYS.seal_enveloped(b"{}", credential_aad(TENANT, "odoo", credential, 1))
@@ -135,6 +144,13 @@ def test_hash_when_kind_text_or_tenant_differs_then_differs() -> None:
         TenantKeys(TENANT, DATA, 2, os.urandom(32)).hash("email", "jane@example.com"),
     ]
     assert len({same, *others}) == 6
+
+
+def test_hash_when_compared_with_the_plain_construction_then_the_same() -> None:
+    """Hashes are kept for years: tombstones and idempotency keys must be found by every release."""
+    for kind, text in (("subject.email", "jane@example.com"), ("é", "ü" * 300), ("", "")):
+        whole = bound(bound("tenant", TENANT), kind, text)
+        assert KEYS.hash(kind, text) == hmac.new(INDEX, whole, hashlib.sha256).digest()
 
 
 def test_keys_when_printed_or_pickled_then_nothing_is_told() -> None:

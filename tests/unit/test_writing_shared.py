@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
 from crmbridge.core.driver import Access
@@ -11,7 +12,7 @@ from crmbridge.core.errors import Conflict, CrmError, NotFound, Unavailable, Val
 from crmbridge.core.manifest import Auth, AuthKind, Manifest
 from crmbridge.core.operations import Operation, Outcome
 from crmbridge.core.records import Object, Record, RelatedWrite, Write, WriteResult
-from crmbridge.toolkit.batches import Results, built, failed, match_key, match_parts
+from crmbridge.toolkit.batches import Results, applied, built, failed, match_key, match_parts
 from crmbridge.toolkit.exchange import HttpDriver
 from crmbridge.toolkit.finding import MarkFinder
 from crmbridge.toolkit.names import note_title, split_name, title_mark
@@ -98,6 +99,46 @@ def test_write_when_it_has_other_records_or_odd_links_then_refused(writer: Batch
     with pytest.raises(ValidationError):
         writer.check_parts(write(1, links={"customer": "../1"}), "module")
     writer.check_parts(write(1, links={"customer": "12"}), "module")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "ids", "expected"),
+    [
+        ("[0-9]+", ["1", "22"], True),
+        ("[0-9]+", ["1", ""], False),
+        ("[0-9]+", ["", "1"], False),
+        ("[0-9]+", ["1\n2", "3"], False),
+        ("[0-9]+", ["1", "2\n"], False),
+        ("[0-9]+", ["1", "2 "], False),
+        ("a|b[0-9]", ["b1", "a"], True),
+        ("a|b[0-9]", ["b1a", "a"], False),
+        # Patterns that may match a line break: each id is looked at by itself.
+        ("[^/]+", ["", "a"], False),
+        ("[^/]+", ["a", "b"], True),
+        (r"\S.*", ["a", ""], False),
+    ],
+)
+def test_ids_when_looked_at_together_then_the_same_as_one_by_one(
+    pattern: str, ids: list[str], expected: bool
+) -> None:
+    class Other(HttpDriver):
+        MANIFEST = msgspec.structs.replace(Acme.MANIFEST, strict_ids=pattern)
+
+    writer = BatchWriter(Other(Access(transport=None, settings={}, secrets={})))  # type: ignore[arg-type]
+    assert writer.are_ids(ids) is expected
+    assert all(writer.driver.id_text(one) == one != "" for one in ids) is expected
+
+
+def test_successes_when_made_at_once_then_each_place_has_its_id_and_page() -> None:
+    results = applied([3, 5], ["7", "8"], "https://acme.example.com/r/", was_created=True)
+    assert [(place, one.outcome, one.remote_id) for place, one in results.items()] == [
+        (3, Outcome.APPLIED, "7"),
+        (5, Outcome.APPLIED, "8"),
+    ]
+    assert (results[5].url, results[5].was_created) == ("https://acme.example.com/r/8", True)
+    assert applied([1], ["9"], "")[1].url == ""
+    with pytest.raises(ValueError):
+        applied([1, 2], ["9"], "")
 
 
 def test_errors_when_made_by_a_writer_then_they_name_the_provider(writer: BatchWriter) -> None:

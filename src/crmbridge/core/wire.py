@@ -51,7 +51,7 @@ class HttpRequest(msgspec.Struct, kw_only=True):
         return f"{self.url}{'&' if '?' in self.url else '?'}{urlencode(self.query, doseq=True)}"
 
     def _default_content_type(self, value: str) -> None:
-        if not any(name.lower() == "content-type" for name in self.headers):
+        if "content-type" not in map(str.lower, self.headers):
             self.headers["Content-Type"] = value
 
 

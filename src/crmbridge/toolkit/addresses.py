@@ -77,6 +77,8 @@ _HOST = re.compile(
 )
 _NUMBER_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _UNSAFE = re.compile(r"[\x00-\x20\x7f\\]")
+# Scheme and authority (RFC 3986 section 3.2): what comes after cannot change where a URL points.
+_ORIGIN = re.compile(r"[^/?#]*(?://[^/?#]*)?")
 
 
 class Endpoint(NamedTuple):
@@ -102,7 +104,7 @@ class EgressPolicy:
         self.allow = tuple(allow)
         self._hosts: dict[str, set[int | None]] = {}
         self._networks: list[tuple[_Network, int | None]] = []
-        self._passed: set[Endpoint] = set()
+        self._passed: dict[str, Endpoint] = {}
         for entry in self.allow:
             self._read(entry.strip())
 
@@ -137,15 +139,17 @@ class EgressPolicy:
             for network, listed in self._networks
         )
 
-    def has_passed(self, endpoint: Endpoint) -> bool:
-        """Whether the written form of this endpoint was found good before; the rules never change."""
-        return endpoint in self._passed
+    def passed(self, origin: str) -> Endpoint | None:
+        """Where a scheme and host as written point, if they were found good before; the rules never change."""
+        return self._passed.get(origin)
 
-    def note_passed(self, endpoint: Endpoint) -> None:
-        """Remembers a good endpoint, :data:`MAX_PASSED` of them at most."""
+    def note_passed(self, origin: str, endpoint: Endpoint) -> None:
+        """Remembers a good origin of a usual length, :data:`MAX_PASSED` of them at most."""
+        if len(origin) > 300:
+            return
         if len(self._passed) >= MAX_PASSED:
             self._passed.clear()
-        self._passed.add(endpoint)
+        self._passed[origin] = endpoint
 
     def refusal(self, address: str, *, host: str, port: int) -> str:
         """Why this address may not be dialled for this host, as a short phrase; empty when it may."""
@@ -180,8 +184,18 @@ def check_url(url: str, policy: EgressPolicy) -> Endpoint:
         raise EgressRefused(f"The URL is longer than {MAX_URL_LENGTH} characters.")
     if _UNSAFE.search(url):
         raise EgressRefused("The URL holds a space, a backslash or a control character; encode it.")
+    origin = _ORIGIN.match(url)[0]  # type: ignore[index]
+    endpoint = policy.passed(origin)
+    if endpoint is None:
+        endpoint = _endpoint(origin)
+        _check_host(endpoint, policy)
+        policy.note_passed(origin, endpoint)
+    return endpoint
+
+
+def _endpoint(origin: str) -> Endpoint:
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(origin)
         host, port = parts.hostname or "", parts.port
     except ValueError:
         raise EgressRefused("The URL cannot be read; check the host and the port.") from None
@@ -195,11 +209,7 @@ def check_url(url: str, policy: EgressPolicy) -> Endpoint:
         raise EgressRefused("The URL has no host.")
     if port == 0:
         raise EgressRefused("Port 0 cannot be called.")
-    endpoint = Endpoint(scheme, host, port or (443 if scheme == "https" else 80))
-    if not policy.has_passed(endpoint):
-        _check_host(endpoint, policy)
-        policy.note_passed(endpoint)
-    return endpoint
+    return Endpoint(scheme, host, port or (443 if scheme == "https" else 80))
 
 
 def _check_host(endpoint: Endpoint, policy: EgressPolicy) -> None:

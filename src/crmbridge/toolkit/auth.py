@@ -94,7 +94,7 @@ def _set_bearer(auth: Auth, access: Access, request: HttpRequest, name: str) -> 
 
 
 def _set_header(request: HttpRequest, header: str, value: str, name: str) -> None:
-    if any(present.lower() == header.lower() for present in request.headers):
+    if header.lower() in map(str.lower, request.headers):
         return
     if not value.isascii() or not value.isprintable():
         raise AuthError(

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from crmbridge.core.errors import CrmError
+from crmbridge.core.operations import Outcome
 from crmbridge.core.records import Write, WriteResult
 
-__all__ = ["Results", "built", "failed", "match_key", "match_parts", "parts", "rounds"]
+__all__ = [
+    "PLAIN",
+    "TEXT",
+    "Results",
+    "applied",
+    "built",
+    "failed",
+    "match_key",
+    "match_parts",
+    "parts",
+    "rounds",
+]
 
 Results = dict[int, WriteResult]
 """Results by the place of their write."""
+PLAIN = frozenset({str, int, float, bool, type(None)})
+"""Types of field values that are one value. ``PLAIN.issuperset(map(type, values))`` asks a whole record at once."""
+TEXT = frozenset({str})
+"""The same of texts alone."""
 T = TypeVar("T")
 B = TypeVar("B")
 
@@ -53,6 +69,19 @@ def match_parts(writes: Mapping[int, Write], size: int) -> Iterator[dict[int, Wr
         for turn in rounds(keys):
             for places in parts(turn, size):
                 yield {place: writes[place] for place in places}
+
+
+def applied(
+    places: Iterable[int], ids: Iterable[str], page: str, *, was_created: bool | None = None
+) -> Results:
+    """Successes, an id for each place. ``page`` is what stands before the id in a record's address, or empty."""
+    done = Outcome.APPLIED
+    return {
+        place: WriteResult(
+            outcome=done, remote_id=one, url=page + one if page else "", was_created=was_created
+        )
+        for place, one in zip(places, ids, strict=True)
+    }
 
 
 def failed(error: CrmError, remote_id: str = "") -> WriteResult:

@@ -96,12 +96,12 @@ def compiled_call(manifest: Manifest, obj: Object, operation: Operation) -> Comp
         if len(_compiled) >= _MANIFESTS_KEPT:
             _compiled.pop(next(iter(_compiled)))
         kept = _compiled[id(manifest)] = (manifest, {})
-    calls = kept[1]
-    if (obj, operation) not in calls:
+    found = kept[1].get((obj, operation))
+    if found is None:
         spec = manifest.objects[obj]
         call = spec.calls.get(operation) or default_call(spec, operation)
-        calls[obj, operation] = compile_call(call, f"{obj.value}.{operation.value}.")
-    return calls[obj, operation]
+        found = kept[1][obj, operation] = compile_call(call, f"{obj.value}.{operation.value}.")
+    return found
 
 
 @lru_cache(maxsize=1024)

@@ -43,6 +43,13 @@ def _pattern(text: str) -> re.Pattern[str]:
     return re.compile(text)
 
 
+@lru_cache(maxsize=256)
+def _split(template: str) -> tuple[list[str], list[str]]:
+    """The texts of a template with ``{names}``, and the names between them."""
+    parts = re.split(r"\{(\w+)\}", template)
+    return parts[::2], parts[1::2]
+
+
 def _hidden(error: CrmError, hide: Callable[[str], str]) -> CrmError:
     """The error without what the request said, wherever the provider repeated it. The provider's id of the call, which
     looks like a token, stays: it is what the provider's support asks for."""
@@ -104,11 +111,13 @@ class HttpDriver(CrmDriver):
         can be renewed is the one exception: a refused call did nothing, so it goes once more with the new token; if
         that is refused too, the user lacks the right (``insufficient_scope``).
         """
+        if self.access.renew is None:
+            return await self._exchange_once(request, operation, is_write, ok_statuses)
         asked = msgspec.structs.replace(request, headers=dict(request.headers), query=dict(request.query))
         try:
             return await self._exchange_once(request, operation, is_write, ok_statuses)
         except AuthError as error:
-            if error.subcode not in _RENEWABLE or self.access.renew is None or not await self.access.renew():
+            if error.subcode not in _RENEWABLE or not await self.access.renew():
                 raise
         try:
             return await self._exchange_once(asked, operation, is_write, ok_statuses)
@@ -200,8 +209,8 @@ class HttpDriver(CrmDriver):
             request = HttpRequest(
                 method=compiled.call.method,
                 url=path if path.startswith(("/", "https:", "http:")) else f"/{path}",
-                query=compiled.query.render_query(full),
-                headers=compiled.headers.render_headers(full),
+                query=compiled.query.render_query(full) if compiled.call.query else {},
+                headers=compiled.headers.render_headers(full) if compiled.call.headers else {},
             )
             if compiled.body is not None:
                 body = compiled.body.render(full)
@@ -234,11 +243,17 @@ class HttpDriver(CrmDriver):
     def record_url(self, obj: Object, remote_id: str) -> str:
         """``ObjectSpec.url`` with ``{id}``, settings and facts filled in; empty when one is missing."""
         template = self.manifest.objects[obj].url
-        values = {**self.access.facts, **self.access.settings, "id": quote(remote_id, safe="")}
-        names = re.findall(r"\{(\w+)\}", template)
-        if not template or not all(values.get(name) for name in names):
+        if not template:
             return ""
-        return re.sub(r"\{(\w+)\}", lambda found: values[found[1]].rstrip("/"), template)
+        values = {**self.access.facts, **self.access.settings, "id": quote(remote_id, safe="")}
+        texts, names = _split(template)
+        url = texts[0]
+        for name, text in zip(names, texts[1:], strict=True):
+            value = values.get(name, "").rstrip("/")
+            if not value:
+                return ""
+            url += value + text
+        return url
 
     def id_text(self, found: Any) -> str:
         """A provider's id as a text, empty when it is no valid id."""

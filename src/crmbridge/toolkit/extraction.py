@@ -57,6 +57,10 @@ def compile_path(expression: str) -> Callable[[Any], Any]:
         raise PathError(f"the path is too large: at most {MAX_NODES} parts and {MAX_DEPTH} levels")
     if copies > MAX_COPIES:
         raise PathError(f"the path could copy its input {copies} times; at most {MAX_COPIES} are allowed")
+    if parsed.parsed["type"] == "field":
+        # One part of the tree as it is: nothing is copied, nothing can fail.
+        name = parsed.parsed["value"]
+        return lambda tree: tree.get(name) if isinstance(tree, dict) else None
     options = _options()
 
     def extract(tree: Any) -> Any:

@@ -258,14 +258,16 @@ class FieldMap:
         self._by_slot: dict[str, list[FieldRule]] = {}
         for rule in self._writing:
             self._by_slot.setdefault(rule.slot, []).append(rule)
-        self._placed.update(part for rule in self._writing for part in rule.join)
-        self._plain = {} if self._may_fill else dict(self._plain_places())
+        self._joined = {part for rule in self._writing for part in rule.join}
+        self._placed |= self._joined
+        self._plain = dict(self._plain_places())
 
     def _plain_places(self) -> Iterator[tuple[str, tuple[Slot, str, Step]]]:
         """Slots with one place, a plain name on this object: most of a record, written without detours."""
         for name, rules in self._by_slot.items():
             rule = rules[0]
-            if len(rules) == 1 and not rule.native and not rule.values and len(split_path(rule.path)) == 1:
+            is_own = len(rules) == 1 and name not in self._joined and rule not in self._may_fill
+            if is_own and not rule.native and not rule.values and len(split_path(rule.path)) == 1:
                 yield name, (self.slots[name], split_path(rule.path)[0], format_named(rule.format).write)
 
     def _error(self, name: str, message: str) -> FieldError:
@@ -311,7 +313,7 @@ class FieldMap:
         """
         mapped = Mapped(fields={}, related=[], errors=[], leftover={})
         trees: dict[str, dict[str, Any]] = {"": mapped.fields}
-        if others := self._write_plain(fields, mapped, partial):
+        if (others := self._write_plain(fields, mapped, partial)) or (fields and self._may_fill):
             values = self._canonical(self._flat(others), mapped)
             for rule in self._touched(values, partial):
                 self._write(rule, values, mapped, trees, partial)
@@ -344,9 +346,10 @@ class FieldMap:
 
     def _touched(self, values: Mapping[str, Any], partial: bool) -> Iterable[FieldRule]:
         """The rules that these slots concern: their own, and those that may speak for an absent slot."""
-        if self._may_fill and not (partial and not any(rule.join for rule in self._may_fill)):
-            return self._writing
-        return [rule for slot in values for rule in self._by_slot.get(slot, ())]
+        own = [rule for slot in values for rule in self._by_slot.get(slot, ())]
+        return own + [
+            rule for rule in self._may_fill if rule.slot not in values and (rule.join or not partial)
+        ]
 
     def _canonical(self, flat: Iterable[tuple[str, Any]], mapped: Mapped) -> dict[str, Any]:
         """The given slots, coerced; what is unknown or wrong goes to ``mapped`` instead."""

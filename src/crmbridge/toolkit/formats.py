@@ -83,7 +83,7 @@ def _as_text(value: Any, longest: int) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int, float, Decimal)):
         raise ValueFault("needs a text")
     text = value if isinstance(value, str) else str(value)
-    if _BROKEN.search(text):
+    if ("\0" in text or not text.isascii()) and _BROKEN.search(text):
         raise ValueFault("holds a zero byte or half a character; send valid Unicode text")
     if len(text) > longest:
         raise ValueFault(f"is longer than {longest} characters; shorten it")

@@ -103,13 +103,11 @@ class RestDriver(HttpDriver):
         self, operation: Operation, obj: Object, scope: Mapping[str, Any]
     ) -> tuple[HttpResponse, Any, str]:
         request = self.request_for(operation, obj, scope)
+        name, is_write = operation.value, operation.is_write
         response = await self.exchange(
-            request,
-            operation=operation.value,
-            is_write=operation.is_write,
-            ok_statuses=self.call(obj, operation).ok_statuses,
+            request, operation=name, is_write=is_write, ok_statuses=self.call(obj, operation).ok_statuses
         )
-        tree = self.tree_of(response, operation=operation.value, is_write=operation.is_write)
+        tree = self.tree_of(response, operation=name, is_write=is_write)
         return response, tree, request.url
 
     def _result(self, operation: Operation, obj: Object, tree: Any) -> Any:

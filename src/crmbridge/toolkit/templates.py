@@ -78,10 +78,15 @@ class _Budget:
         if kind is dict or kind is list:
             if depth >= MAX_VALUE_DEPTH:
                 raise TemplateError(place, "the value is nested too deep")
-            for item in value.values() if kind is dict else value:
-                self.spend(item, place, depth + 1)
             if kind is dict:
-                self.left -= sum(len(key) for key in value if isinstance(key, str))
+                for key in value:
+                    self.left -= len(key) if type(key) is str else 0
+                value = value.values()
+            for item in value:
+                if type(item) is str:
+                    self.left -= len(item) + _NODE_COST
+                else:
+                    self.spend(item, place, depth + 1)
         if self.left < 0:
             raise TemplateError(place, f"the rendered request is larger than {MAX_RENDERED} characters")
 
@@ -118,6 +123,8 @@ class _Leaf:
         return text
 
     def path(self, scope: Mapping[str, Any], budget: _Budget) -> str:
+        if len(self.parts) == 1 and isinstance(self.parts[0], str):
+            return self.parts[0]
         texts = [part if isinstance(part, str) else self._segment(part, scope, budget) for part in self.parts]
         return "".join(texts)
 
@@ -167,7 +174,9 @@ class Template:
         for name, value in self._object(scope):
             place = f"{self._place}.{name}"
             text = _as_text(value, place)
-            if _LINE_BREAKING.search(text) or not _is_latin(text):
+            if not (text.isascii() and text.isprintable()) and (
+                _LINE_BREAKING.search(text) or not _is_latin(text)
+            ):
                 raise TemplateError(place, "a header value holds a line break or a character it cannot carry")
             headers[name] = text
         return headers

@@ -55,7 +55,7 @@ class LeadWriter:
         """New contacts (or those that are linked already, brought up to date), then their companions."""
         results, companions = self._companions(writes)
         rest = {place: write for place, write in writes.items() if place not in results}
-        old = {place: _of_contact(write) for place, write in rest.items() if _contact(write)}
+        old = {place: _of_contact(one) for place, one in rest.items() if one.links and _contact(one)}
         new = {place: write for place, write in rest.items() if place not in old}
         results |= await self.writer.update(Object.LEAD, old)
         contacts = NATIVES["contacts"]
@@ -92,6 +92,8 @@ class LeadWriter:
         results: Results = {}
         companions = {}
         for place, write in writes.items():
+            if not (self.always or write.related):
+                continue
             try:
                 if (found := self.companion_of(write)) is not None:
                     native, fields = found

@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 
 from crmbridge.core.errors import FieldError, ValidationError
 from crmbridge.core.records import Object
+from crmbridge.toolkit.batches import TEXT
 from crmbridge.toolkit.formats import plain_decimal
 from crmbridge.toolkit.names import split_name
 
@@ -133,6 +135,8 @@ def association(native: Native, to: str, remote_id: str) -> dict[str, Any]:
 
 def wire_properties(native: Native, fields: Mapping[str, Any]) -> dict[str, str]:
     """The properties of a write: texts only, empty to clear. Raises ValidationError naming what cannot be said."""
+    if TEXT.issuperset(map(type, fields.values())) and _is_said_so(native.name, tuple(fields)):
+        return dict(fields)
     properties = {name: value if type(value) is str else _text(name, value) for name, value in fields.items()}
     for name, value in native.fixed.items():
         if (said := properties.pop(name, value)) != value:
@@ -147,6 +151,13 @@ def wire_properties(native: Native, fields: Mapping[str, Any]) -> dict[str, str]
     if native.stamp and (start := properties.get(native.stamp)):
         properties["hs_timestamp"] = start
     return properties
+
+
+@lru_cache(maxsize=1024)
+def _is_said_so(name: str, paths: tuple[str, ...]) -> bool:
+    """Whether texts under these paths are properties as they stand."""
+    native = NATIVES[name]
+    return not {*native.fixed, *native.renamed, native.stamp, "full_name", "closedate"}.intersection(paths)
 
 
 def complete(native: Native, properties: dict[str, str], facts: Mapping[str, str]) -> None:

@@ -141,14 +141,14 @@ class Writer:
         except CrmError as error:
             return {place: failed(error, body.get("id", "")) for place, body in bodies.items()}
         results: Results = {}
-        prefix = self.url_prefix(native)
+        prefix, done = self.url_prefix(native), Outcome.APPLIED
         ids = {body["id"]: place for place, body in bodies.items() if "id" in body}
         for row in answer.results:
             place = places.get(row.object_write_trace_id, -1)
             place = ids.get(row.id, -1) if place < 0 else place
             if place >= 0:
                 results[place] = WriteResult(
-                    outcome=Outcome.APPLIED,
+                    outcome=done,
                     remote_id=row.id,
                     url=prefix + row.id if prefix else "",
                     was_created=not ids,

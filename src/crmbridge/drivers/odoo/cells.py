@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from crmbridge.core.records import Object
+from crmbridge.toolkit.batches import TEXT
 
 __all__ = [
     "LABELS",
@@ -68,8 +69,8 @@ _PLAIN = {
 }
 """Columns without a default and not derived from others, as long as the record is not linked to a contact."""
 _DERIVING = ("partner_id/.id", "parent_id/.id")
-_SAFE_NAME = re.compile(r"[A-Za-z0-9-]{1,100}")
 _PLACE = attrgetter("place")
+_LEAD, _APPOINTMENT = Object.LEAD, Object.APPOINTMENT  # looking a member up costs more than comparing it
 _NO_TITLE = "Lead"  # the default of fields.toml
 _MOMENT = "%Y-%m-%d %H:%M:%S"
 _STATE_SUFFIX = re.compile(r" \([A-Z]{2}\)$")
@@ -86,16 +87,21 @@ class Row(msgspec.Struct, kw_only=True):
 
 def mark(prefix: str, target_id: str) -> tuple[str, str]:
     """Module and name of our own external id. The module is never one of Odoo's own."""
-    if _SAFE_NAME.fullmatch(target_id):
+    if _is_name(target_id):
         return _module(prefix), f"w_{target_id}"
     return _module(prefix), f"w_{hashlib.sha256(target_id.encode()).hexdigest()[:40]}"
 
 
 def mark_text(prefix: str, target_id: str) -> str:
     """The same as one text, the way ``load`` takes it."""
-    if _SAFE_NAME.fullmatch(target_id):
+    if _is_name(target_id):
         return f"{_module(prefix)}.w_{target_id}"
     return ".".join(mark(prefix, target_id))
+
+
+def _is_name(text: str) -> bool:
+    """Letters, digits and hyphens of ASCII, at most 100."""
+    return text.isascii() and text.replace("-", "").isalnum() and len(text) <= 100
 
 
 @lru_cache(maxsize=1024)
@@ -138,14 +144,9 @@ def row_cells(paths: Mapping[str, Any], tags: Mapping[tuple[str, str], int | str
 
 def opened(fields: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
     """:func:`flat`, and whether it is a row already: texts, in columns of their own name that need no other."""
-    is_text = True
-    for value in fields.values():
-        kind = type(value)
-        if kind is not str:
-            if kind is dict:
-                return flat(fields), False
-            is_text = False
-    return dict(fields), is_text and _is_plain(tuple(fields))
+    if TEXT.issuperset(map(type, fields.values())):
+        return dict(fields), _is_plain(tuple(fields))
+    return flat(fields), False
 
 
 @lru_cache(maxsize=1024)
@@ -155,10 +156,10 @@ def _is_plain(columns: tuple[str, ...]) -> bool:
 
 def complete(obj: Object, row: dict[str, str]) -> None:
     """What Odoo demands of a new record and a caller may leave out: a lead's title, an event's end."""
-    if obj is Object.LEAD and row.get("name", "") in ("", _NO_TITLE):
+    if obj is _LEAD and row.get("name", "") in ("", _NO_TITLE):
         names = (row.get(column) for column in ("contact_name", "partner_name", "email_from", "phone"))
         row["name"] = next((name for name in names if name), _NO_TITLE)
-    if obj is Object.APPOINTMENT and row.get("start") and not row.get("stop"):
+    if obj is _APPOINTMENT and row.get("start") and not row.get("stop"):
         start = datetime.strptime(row["start"], _MOMENT)  # noqa: DTZ007 - naive UTC, as Odoo has it
         row["stop"] = (start + timedelta(hours=1)).strftime(_MOMENT)
 

@@ -40,30 +40,28 @@ _BUSY = (
 
 
 class Loader:
-    """Answers are ``None`` for a row that was loaded (its ``remote_id`` is then set), else its error."""
+    """A row that was loaded has its ``remote_id`` then; answered are the errors of the others."""
 
     def __init__(self, rpc: OdooRpc, purpose: str) -> None:
         self.rpc = rpc
         self.purpose = purpose
 
-    async def load(self, model: str, rows: Sequence[Row], *, fill: bool) -> dict[int, CrmError | None]:
-        """Loads rows, grouped by columns, at most 200 a call. Keys are the rows' places."""
-        answers: dict[int, CrmError | None] = {}
+    async def load(self, model: str, rows: Sequence[Row], *, fill: bool) -> dict[int, CrmError]:
+        """Loads rows, grouped by columns, at most 200 a call. Keys are the places of rows that failed."""
+        errors: dict[int, CrmError] = {}
         stopped = False
         for columns, members in groups(model, rows, fill=fill):
             for start in range(0, len(members), MOST_ROWS):
                 part = members[start : start + MOST_ROWS]
                 if stopped:
-                    answers |= {row.place: _not_sent(self.purpose) for row in part}
-                    continue
-                answers |= await self._load_equal(model, columns, part)
-                stopped = any(map(_stops, [answers[row.place] for row in part]))
-        return answers
+                    errors |= {row.place: _not_sent(self.purpose) for row in part}
+                elif failed := await self._load_equal(model, columns, part):
+                    errors |= failed
+                    stopped = any(map(_stops, failed.values()))
+        return errors
 
-    async def _load_equal(
-        self, model: str, columns: list[str], rows: Sequence[Row]
-    ) -> dict[int, CrmError | None]:
-        answers: dict[int, CrmError | None] = {}
+    async def _load_equal(self, model: str, columns: list[str], rows: Sequence[Row]) -> dict[int, CrmError]:
+        errors: dict[int, CrmError] = {}
         left = list(rows)
         while left:
             try:
@@ -78,16 +76,15 @@ class Loader:
                 )
                 ids, problems = self._read(answer, left)
             except CrmError as error:
-                answers |= {row.place: error for row in left}
+                errors |= {row.place: error for row in left}
                 break
             if ids:
                 for row, remote_id in zip(left, map(str, ids), strict=True):
                     row.remote_id = remote_id
-                    answers[row.place] = None
                 break
-            answers |= {left[index].place: error for index, error in problems.items()}
+            errors |= {left[index].place: error for index, error in problems.items()}
             left = [row for index, row in enumerate(left) if index not in problems]
-        return answers
+        return errors
 
     def _read(self, answer: Any, rows: Sequence[Row]) -> tuple[list[Any], dict[int, CrmError]]:
         """The ids, or an error per row index (never neither). Raises UnexpectedResponse."""
@@ -194,9 +191,9 @@ def _cells(columns: list[str], rows: Sequence[Row]) -> list[Any]:
     return [pick(row.cells) for row in rows]
 
 
-def _stops(error: CrmError | None) -> bool:
+def _stops(error: CrmError) -> bool:
     """True when the other rows need not be tried: the failure is not about this row's content."""
-    return error is not None and not isinstance(error, (ValidationError, NotFound))
+    return not isinstance(error, (ValidationError, NotFound))
 
 
 def _not_sent(purpose: str) -> Unavailable:

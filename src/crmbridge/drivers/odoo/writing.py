@@ -12,11 +12,12 @@ from crmbridge.core.records import Object, Write, WriteResult
 from crmbridge.drivers.odoo import cells, domains, messages, schema
 from crmbridge.drivers.odoo.loading import Loader
 from crmbridge.drivers.odoo.reading import Reader, odd
-from crmbridge.toolkit.batches import failed, match_key, rounds
+from crmbridge.toolkit.batches import applied, failed, match_key, rounds
 
 __all__ = ["Writer"]
 
-_MESSAGES = (Object.NOTE, Object.ACTIVITY)
+_MESSAGES = frozenset({Object.NOTE, Object.ACTIVITY})
+_APPOINTMENT, _UPDATE = Object.APPOINTMENT, Operation.UPDATE
 _DELETES = (Operation.DELETE, Operation.ERASE)
 
 
@@ -45,22 +46,22 @@ class Writer:
         results: dict[int, WriteResult] = {}
         try:
             await self.rpc.learn_version()
-            ids = {place: write.remote_id for place, write in writes.items()}
+            ids: dict[int, str] = {}
             if first.operation is Operation.UPSERT:
                 ids = await self._matching(first.object, writes, results)
-            given = {place: cells.opened(write.fields) for place, write in writes.items()}
-            named = [
-                paths for place, (paths, is_text) in given.items() if not is_text and place not in results
-            ]
+            opened = [cells.opened(write.fields) for write in writes.values()]
+            given = zip(writes, opened, strict=True)
+            named = [paths for place, (paths, is_text) in given if not is_text and place not in results]
             tags = await loader.tags(named) if named else {}
         except CrmError as error:
             return {place: failed(error, write.remote_id) for place, write in writes.items()}
         rows: list[cells.Row] = []
-        for place, write in writes.items():
+        for (place, write), (paths, is_text) in zip(writes.items(), opened, strict=True):
             if place in results:
                 continue
             try:
-                rows.append(self.row(write, place, *given[place], tags, ids[place]))
+                remote_id = ids[place] if ids else write.remote_id
+                rows.append(self.row(write, place, paths, is_text, tags, remote_id))
             except CrmError as error:
                 results[place] = failed(error, write.remote_id)
         return results | await self._load(loader, writes, rows)
@@ -74,21 +75,18 @@ class Writer:
             if not some:
                 continue
             first = writes[some[0].place]
-            answers = await loader.load(self.model(first.object), some, fill=is_new)
-            was_created = None if first.operation is Operation.UPDATE else is_new
-            prefix = self.reader.url_prefix(first.object)
-            for row in some:
-                if (error := answers[row.place]) is not None:
-                    error = await self._settled(writes[row.place], row, error)
-                if error is not None:
+            errors = await loader.load(self.model(first.object), some, fill=is_new)
+            for row in some if errors else ():
+                error = errors.get(row.place)
+                if error and (error := await self._settled(writes[row.place], row, error)):
                     results[row.place] = failed(error, row.remote_id)
-                    continue
-                results[row.place] = WriteResult(
-                    outcome=Outcome.APPLIED,
-                    remote_id=row.remote_id,
-                    url=prefix + row.remote_id,
-                    was_created=was_created,
-                )
+            done = [row for row in some if row.place not in results] if errors else some
+            results |= applied(
+                [row.place for row in done],
+                [row.remote_id for row in done],
+                self.reader.url_prefix(first.object),
+                was_created=None if first.operation is Operation.UPDATE else is_new,
+            )
         return results
 
     def row(
@@ -104,18 +102,19 @@ class Writer:
 
         Raises ValidationError.
         """
-        is_new = not remote_id and write.operation is not Operation.UPDATE
-        if write.object in _MESSAGES and is_new:
+        obj = write.object
+        is_new = not remote_id and write.operation is not _UPDATE
+        if obj in _MESSAGES and is_new:
             paths, is_text = messages.message_columns(write, paths), False
-        if write.object is Object.APPOINTMENT and self.rpc.major < schema.NOTES_FROM and "notes" in paths:
+        if obj is _APPOINTMENT and self.rpc.major < schema.NOTES_FROM and "notes" in paths:
             paths["description"] = paths.pop("notes")
         row = paths if is_text else cells.row_cells(paths, tags)
-        for linked, remote in write.links.items():
-            column = cells.LINKS.get((write.object, Object(linked)))
+        for linked, remote in write.links.items() if write.links else ():
+            column = cells.LINKS.get((obj, Object(linked)))
             if column:
                 row.setdefault(column, str(domains.number(remote, write.operation.value, f"links.{linked}")))
         if is_new:
-            cells.complete(write.object, row)
+            cells.complete(obj, row)
             row["id"] = cells.mark_text(self.access.mark_prefix, write.target_id)
         else:
             row[".id"] = str(domains.number(remote_id, write.operation.value))

@@ -6,6 +6,7 @@ Opportunity and Case is general knowledge of the sheet, not read word for word; 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ import msgspec
 from crmbridge.core.errors import FieldError, NotFound, ValidationError
 from crmbridge.core.records import Object, Write
 from crmbridge.drivers.salesforce.soql import Kind
+from crmbridge.toolkit.batches import PLAIN
 from crmbridge.toolkit.names import split_name
 
 __all__ = [
@@ -149,17 +151,24 @@ def same_record(native: Native, obj: Object, remote_id: str) -> str:
 
 
 _KEPT = ("attributes", "id")
-_KEPT_LENGTHS = tuple(map(len, _KEPT))
+
+
+@lru_cache(maxsize=1024)
+def _refuse_kept(names: tuple[str, ...]) -> None:
+    for name in names:
+        if name.lower() in _KEPT:
+            raise refused(name, "is kept by Salesforce itself; map the slot to another field")
 
 
 def body_of(native: Native, write: Write) -> dict[str, Any]:
     """The fields of a write as Salesforce takes them, links included. Raises ValidationError."""
-    body = dict(write.fields)
-    for name, value in write.fields.items():
-        if len(name) in _KEPT_LENGTHS and name.lower() in _KEPT:
-            raise refused(name, "is kept by Salesforce itself; map the slot to another field")
-        if type(value) is not str and isinstance(value, (list, tuple)):
-            body[name] = _joined(name, value)
+    fields = write.fields
+    body = dict(fields)
+    _refuse_kept(tuple(fields))
+    if not PLAIN.issuperset(map(type, fields.values())):
+        for name, value in fields.items():
+            if isinstance(value, (list, tuple)):
+                body[name] = _joined(name, value)
     if native.is_person and "full_name" in body:
         _split_name(body)
     for name, remote_id in write.links.items():

@@ -36,13 +36,23 @@ from crmbridge.drivers.salesforce.natives import (
 )
 from crmbridge.drivers.salesforce.reading import MOST_ROWS, Reader
 from crmbridge.drivers.salesforce.soql import In, Select
-from crmbridge.toolkit.batches import Results, built, failed, match_parts, parts, rounds
+from crmbridge.toolkit.batches import Results, applied, built, failed, match_parts, parts, rounds
 from crmbridge.toolkit.names import note_title
 from crmbridge.toolkit.writing import BatchWriter
 
 __all__ = ["Writer"]
 
 Bodies = Mapping[int, dict[str, Any]]
+
+
+class Done(msgspec.Struct, gc=False):
+    """One row of an answer, as a success has it."""
+
+    id: str
+    success: bool
+
+
+_DONE = msgspec.json.Decoder(list[Done])
 
 
 class Writer(BatchWriter):
@@ -53,28 +63,33 @@ class Writer(BatchWriter):
         self.reader = reader
         facts = reader.access.facts
         self.marked = frozenset(facts.get("marks", "").split())
-        self._page = facts.get("instance_url", "").rstrip("/")
+        page = facts.get("instance_url", "").rstrip("/")
+        self._page = f"{page}/" if page else ""
         self.unique = frozenset(facts.get("unique_marks", "").split())
 
     # -- what is sent --------------------------------------------------------------------------------------
 
     def create_body(self, native: Native, write: Write) -> dict[str, Any]:
         """The fields of a new record. Raises ValidationError."""
-        body = self._body(native, write)
-        facts = self.driver.access.facts
-        if native.name == "Opportunity" and not body.get("StageName"):
-            body["StageName"] = facts.get("first_stage") or "Prospecting"
-        if native.name == "Note" and not body.get("Title"):
+        if write.related or write.links:
+            self._check_parts(write)
+        body, name = body_of(native, write), native.name
+        if name == "Opportunity" and not body.get("StageName"):
+            body["StageName"] = self.driver.access.facts.get("first_stage") or "Prospecting"
+        if name == "Note" and not body.get("Title"):
             body["Title"] = note_title(write.fields.get("Body"), write)
-        if native.name in self.marked:
+        if name in self.marked:
             body[MARK] = self.mark(write)
         return body
 
     def _body(self, native: Native, write: Write) -> dict[str, Any]:
+        self._check_parts(write)
+        return body_of(native, write)
+
+    def _check_parts(self, write: Write) -> None:
         self.check_parts(write, "object")
         for name, remote_id in write.links.items():
             same_record(NATIVES[Object(name)], Object(name), remote_id)
-        return body_of(native, write)
 
     def check(self, obj: Object, remote_id: str) -> str:
         """A valid id of this object. Raises ValidationError, NotFound."""
@@ -100,12 +115,13 @@ class Writer(BatchWriter):
         return results
 
     async def _find_own(self, native: Native, writes: Mapping[int, Write], results: Results) -> None:
-        if native.name in self.marked:
+        conflicts = {place: one.error for place, one in results.items() if isinstance(one.error, Conflict)}
+        if conflicts and native.name in self.marked:
             find = partial(self.ids_by_mark, native, operation="create")
             for place, remote_id in (await self.made_before(writes, results, find, MOST_ROWS)).items():
                 results[place] = self.applied(remote_id, was_created=True)
-        for result in results.values():
-            _explain_conflict(native, result.error)
+        for error in conflicts.values():
+            _explain_conflict(native, error)
 
     async def ids_by_mark(self, native: Native, marks: Sequence[str], operation: str) -> dict[str, str]:
         """Ids by mark; records in the recycle bin too: their write was applied, whatever became of it."""
@@ -262,10 +278,10 @@ class Writer(BatchWriter):
     async def _collection(
         self, native: Native, operation: Operation, method: str, url: str, bodies: Bodies
     ) -> Results:
-        records = [{"attributes": {"type": native.name}, **body} for body in bodies.values()]
-        request = HttpRequest(
-            method=method, url=url, json={"allOrNone": False, "records": records}, headers=self._headers()
-        )
+        kind = msgspec.Raw(b'{"type":"%s"}' % native.name.encode())
+        records = [{"attributes": kind, **body} for body in bodies.values()]
+        tree = {"allOrNone": False, "records": records}
+        request = HttpRequest(method=method, url=url, json=tree, headers=self._headers())
         return await self._batch(native, operation, request, bodies, again=(method, url))
 
     async def _delete_all(self, native: Native, bodies: Bodies) -> Results:
@@ -284,12 +300,13 @@ class Writer(BatchWriter):
     ) -> Results:
         try:
             response = await self.driver.exchange(request, operation=operation.value, is_write=True)
+            if operation is not Operation.UPSERT and (ids := self._all_done(response, len(bodies))):
+                return applied(bodies, ids, self._page, was_created=operation is Operation.CREATE)
             tree = self.driver.tree_of(response, operation=operation.value, is_write=True)
             if not isinstance(tree, list) or len(tree) != len(bodies):
                 raise self.odd("another number of results than of records", operation)
-        except (
-            ValidationError
-        ) as error:  # one record can spoil the entire request: a column that is not there
+        except ValidationError as error:
+            # One record can spoil the entire request: a column that is not there.
             if again is None or len(bodies) == 1:
                 return {place: failed(error, body.get("id", "")) for place, body in bodies.items()}
             return await self._halves(native, operation, again, bodies)
@@ -316,6 +333,14 @@ class Writer(BatchWriter):
         return results
 
     # -- results -------------------------------------------------------------------------------------------
+
+    def _all_done(self, response: HttpResponse, count: int) -> list[str]:
+        """The ids of all rows; none when one of them is no plain success, which needs a closer look."""
+        try:
+            ids = [row.id for row in _DONE.decode(response.body) if row.success]
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            return []
+        return ids if len(ids) == count and self.are_ids(ids) else []
 
     def _hide_all(self, bodies: Bodies) -> Callable[[str], str]:
         """Hides what any record of a call says."""
@@ -370,7 +395,7 @@ class Writer(BatchWriter):
 
     def applied(self, remote_id: str, *, was_created: bool | None) -> WriteResult:
         """A success."""
-        url = f"{self._page}/{remote_id}" if self._page else ""
+        url = self._page + remote_id if self._page else ""
         return WriteResult(outcome=Outcome.APPLIED, remote_id=remote_id, url=url, was_created=was_created)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -132,13 +133,17 @@ def refused(name: str, problem: str) -> ValidationError:
     )
 
 
-def body_of(native: Native, write: Write) -> dict[str, Any]:
-    """The fields of a write as Zoho takes them, links included. Raises ValidationError."""
-    body: dict[str, Any] = {}
-    for name, value in write.fields.items():
+@lru_cache(maxsize=1024)
+def _refuse_kept(names: tuple[str, ...]) -> None:
+    for name in names:
         if name == "id" or name.startswith("$"):
             raise refused(name, "is kept by Zoho itself; map the slot to another field")
-        body[name] = value
+
+
+def body_of(native: Native, write: Write) -> dict[str, Any]:
+    """The fields of a write as Zoho takes them, links included. Raises ValidationError."""
+    body = dict(write.fields)
+    _refuse_kept(tuple(body))
     if native.name == "Calls":
         if body.pop("kind", "call") != "call":
             raise refused("kind", "cannot be changed: calls are a module of their own")

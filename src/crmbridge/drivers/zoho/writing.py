@@ -22,7 +22,7 @@ from crmbridge.drivers.zoho.messages import ROW_STATUSES, row_error
 from crmbridge.drivers.zoho.natives import API, NATIVES, Native, body_of, refused
 from crmbridge.drivers.zoho.reading import Reader, same_value
 from crmbridge.drivers.zoho.schema import fields_of, mark_of
-from crmbridge.toolkit.batches import Results, built, failed, match_parts, parts, rounds
+from crmbridge.toolkit.batches import Results, applied, built, failed, match_parts, parts, rounds
 from crmbridge.toolkit.names import note_title
 from crmbridge.toolkit.writing import BatchWriter
 
@@ -80,7 +80,8 @@ class Writer(BatchWriter):
 
     def change_body(self, native: Native, write: Write) -> dict[str, Any]:
         """The fields of a change. Raises ValidationError."""
-        self.check_parts(write, "module")
+        if write.related or write.links:
+            self.check_parts(write, "module")
         return body_of(native, write)
 
     async def _checked(
@@ -93,7 +94,7 @@ class Writer(BatchWriter):
         known = {name: one.is_read_only for name, one in self.reader.known(native).items()}
         if not known:
             return {}
-        named = {name for body in bodies.values() for name in body if not name.startswith("$")} - {"id"}
+        named = {name for name in set[str]().union(*bodies.values()) if not name.startswith("$")} - {"id"}
         if named - known.keys():
             try:
                 fields = await fields_of(self.driver, native, operation.value)
@@ -262,6 +263,8 @@ class Writer(BatchWriter):
             rows = self._rows(response, operation, len(bodies))
         except CrmError as error:
             return {place: failed(error, body.get("id", "")) for place, body in bodies.items()}
+        if operation is Operation.CREATE and (ids := self._all_made(rows)):
+            return applied(bodies, ids, self._page(native), was_created=True)
         said = HttpRequest(method="POST", url="", json=list(bodies.values()))
         hide = self.driver.redactor_for(said)  # rows may speak of each other
         return {
@@ -278,6 +281,14 @@ class Writer(BatchWriter):
         if len(rows) != count:
             raise self.odd("another number of results than of records", operation)
         return rows
+
+    def _all_made(self, rows: Sequence[Row]) -> list[str]:
+        """The ids of new records; none when a row is no plain success, which needs a closer look."""
+        found = (
+            one.details.get("id") for one in rows if one.status == "success" and type(one.details) is dict
+        )
+        ids = [remote_id for remote_id in found if type(remote_id) is str]
+        return ids if len(ids) == len(rows) and self.are_ids(ids) else []
 
     def _result(
         self,
@@ -327,6 +338,9 @@ class Writer(BatchWriter):
 
     def applied(self, native: Native, remote_id: str, *, was_created: bool | None) -> WriteResult:
         """A success."""
-        obj = next(obj for obj, one in NATIVES.items() if one is native)
-        url = self.driver.record_url(obj, remote_id)
+        page = self._page(native)
+        url = page + remote_id if page else ""
         return WriteResult(outcome=Outcome.APPLIED, remote_id=remote_id, url=url, was_created=was_created)
+
+    def _page(self, native: Native) -> str:
+        return self.driver.record_url(next(obj for obj, one in NATIVES.items() if one is native), "")

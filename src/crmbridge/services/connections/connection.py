@@ -27,7 +27,8 @@ from crmbridge.services.tenants.model import Tenant
 from crmbridge.toolkit.fieldmap import FieldMap
 
 if TYPE_CHECKING:
-    from crmbridge.services.connections.service import Connections, Opened
+    from crmbridge.services.connections.opening import Opened
+    from crmbridge.services.connections.service import Connections
 
 __all__ = ["Connection"]
 
@@ -211,7 +212,10 @@ class Connection:
         if isinstance(results, CrmError):
             error = results
             results = [WriteResult(outcome=error.outcome, remote_id=w.remote_id, error=error) for w in writes]
-        await self._note_refusal(next((r.error for r in results if isinstance(r.error, AuthError)), None))
+        for result in results:
+            if isinstance(result.error, AuthError):
+                await self._note_refusal(result.error)
+                break
         return Sent(results=results, entry=entry)
 
     async def find_written(self, write: Write, *, actor: str) -> tuple[WriteResult, AuditEntry]:
@@ -357,6 +361,7 @@ class Connection:
         """Lend the secret, call, and describe the call for the audit log. A failure is answered, not raised."""
         purse = self._purse()
         metered = Metered(self._owner.egress, purse)
+        name = name or operation.value
         started = monotonic()
         answer: T | CrmError
         try:
@@ -364,7 +369,7 @@ class Connection:
             if self._opened.credential.status is CredentialStatus.NEEDS_REAUTHORIZATION:
                 raise dead(self._opened.driver, self.tenant)
             async with purse:
-                with Counted(self.driver, name or operation.value, obj.value, count, metered) as counted:
+                with Counted(self.driver, name, obj.value, count, metered) as counted:
                     answer = await self._lent(metered, call)
                     counted.answer = answer
         except CrmError as error:
@@ -389,13 +394,7 @@ class Connection:
             subject_id=str(self._opened.credential.id),
             request_id=request_id,
             details=_call_details(
-                self.driver,
-                name or operation.value,
-                obj,
-                count,
-                answer,
-                metered,
-                (monotonic() - started) * 1000,
+                self.driver, name, obj, count, answer, metered, (monotonic() - started) * 1000
             ),
         )
         return answer, entry

@@ -81,9 +81,29 @@ def bound(*parts: str | int | UUID | bytes) -> bytes:
     return bytes(joined)
 
 
+def _bound_text(text: str) -> bytes:
+    raw = text.encode()
+    return len(raw).to_bytes(4, "big") + raw
+
+
+# ``bound`` of the same parts, spelled out: this is asked for at each call of a provider.
+_CREDENTIAL = _bound_text("credential")
+_OF_UUID = (16).to_bytes(4, "big")
+
+
 def credential_aad(tenant_id: UUID, driver: str, credential_id: UUID, row_version: int) -> bytes:
     """What a credential is bound to. A new ``row_version`` needs a new seal."""
-    return bound("credential", tenant_id, driver, credential_id, row_version)
+    return b"".join(
+        (
+            _CREDENTIAL,
+            _OF_UUID,
+            tenant_id.bytes,
+            _bound_text(driver),
+            _OF_UUID,
+            credential_id.bytes,
+            _bound_text(str(row_version)),
+        )
+    )
 
 
 def write_aad(tenant_id: UUID, write_id: UUID) -> bytes:
@@ -119,15 +139,14 @@ class SealingKeys:
     Nothing here can be printed, pickled or compared. Python cannot wipe memory: the bytes live until collected.
     """
 
-    __slots__ = ("_active", "_begun", "_data", "_index", "_owner")
+    __slots__ = ("_active", "_data", "_index", "_owner", "_parts")
 
     def __init__(self, owner: bytes, data: Mapping[int, bytes], active: int, index: bytes) -> None:
         self._owner = owner
         self._data = {version: AESGCM(key) for version, key in data.items()}
         self._active = active
         self._index = hmac.new(index, digestmod=hashlib.sha256)
-        # Kinds are a handful of words of ours, never a caller's.
-        self._begun: dict[str, hmac.HMAC] = {}
+        self._parts = bound(owner)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(***)"
@@ -172,13 +191,9 @@ class SealingKeys:
 
         The caller normalises (e-mail to lower case, phone to E.164) first.
         """
-        begun = self._begun.get(kind)
-        if begun is None:
-            begun = self._begun[kind] = self._index.copy()
-            begun.update(bound(self._owner, kind))
-        keyed = begun.copy()
-        raw = text.encode()
-        keyed.update(len(raw).to_bytes(4, "big") + raw)
+        # A hash begun for each kind would be a little quicker, and twice the memory of a tenant.
+        keyed = self._index.copy()
+        keyed.update(self._parts + _bound_text(kind) + _bound_text(text))
         return keyed.digest()
 
     def _cipher(self, sealed: bytes, form: int) -> tuple[AESGCM, bytes]:
