@@ -11,12 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import json
-import os
-import statistics
-import time
-from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -25,8 +20,7 @@ import msgspec
 
 from benchmarks import delivery as backlog
 from benchmarks.crowd import administered, connected_crowd
-from benchmarks.house import Prepared, cpu_seconds, prepared
-from benchmarks.meters import postgres_cpu_seconds, wal_bytes
+from benchmarks.house import Drained, lead_fields, metered, paired, prepared, show
 from crmbridge import drivers
 from crmbridge.app import running_services
 from crmbridge.core.driver import Access, CrmDriver
@@ -66,15 +60,6 @@ where p.id = r.id and p.lane = $1 and p.state = 'sending'
 """
 
 
-class Drained(msgspec.Struct, frozen=True):
-    """One drain of the whole backlog."""
-
-    per_second: float
-    worker_us: float
-    postgres_us: float
-    wal_bytes: float
-
-
 async def measure(connections: int, records: int, rounds: int, call_ms: float) -> dict[str, float]:
     """Medians over the rounds; the ratio is taken pair by pair. ``records`` per connection."""
     drivers.DRIVERS["bench"] = "benchmarks.delivery:Bench"
@@ -95,50 +80,18 @@ async def measure(connections: int, records: int, rounds: int, call_ms: float) -
         for number in range(rounds):
             total = connections * records
             await _accept(services, [member.tenant_id for member in members], records, str(number))
-            ours = await _metered(house, admin, total, lambda: _ours(services, admin))
+            ours = await metered(house, admin, total, lambda: _ours(services, admin))
             applied = await admin.fetchval("select count(*) from write_targets where state = 'applied'")
             if applied != total * (number + 1):
                 raise RuntimeError(f"{applied} of {total * (number + 1)} were applied")
             await _add_plain(pool, lanes, records)
-            plain = await _metered(house, admin, total, lambda: _plain(services, pool, lanes))
+            plain = await metered(house, admin, total, lambda: _plain(services, pool, lanes))
             left = await pool.fetchval("select count(*) from plain_rows where state <> 'applied'")
             if left:
                 raise RuntimeError(f"{left} plain rows are left")
             pairs.append((ours, plain))
         await pool.close()
-    return _figures(pairs)
-
-
-def _figures(pairs: list[tuple[Drained, Drained]]) -> dict[str, float]:
-    def median(of: Callable[[Drained, Drained], float]) -> float:
-        return statistics.median(of(ours, plain) for ours, plain in pairs)
-
-    return {
-        "ours_per_second": median(lambda ours, _: ours.per_second),
-        "plain_per_second": median(lambda _, plain: plain.per_second),
-        "ratio": median(lambda ours, plain: ours.per_second / plain.per_second),
-        "ours_worker_cpu_us": median(lambda ours, _: ours.worker_us),
-        "ours_postgres_cpu_us": median(lambda ours, _: ours.postgres_us),
-        "ours_wal_bytes": median(lambda ours, _: ours.wal_bytes),
-        "plain_worker_cpu_us": median(lambda _, plain: plain.worker_us),
-        "plain_postgres_cpu_us": median(lambda _, plain: plain.postgres_us),
-        "plain_wal_bytes": median(lambda _, plain: plain.wal_bytes),
-    }
-
-
-async def _metered(house: Prepared, admin: Any, total: int, drain: Callable[[], Awaitable[None]]) -> Drained:
-    await admin.execute("checkpoint")
-    gc.collect()
-    worker, server = cpu_seconds(os.getpid()), postgres_cpu_seconds(house.postgres.pid)
-    log, started = await wal_bytes(admin), time.perf_counter()
-    await drain()
-    seconds = time.perf_counter() - started
-    return Drained(
-        per_second=total / seconds,
-        worker_us=(cpu_seconds(os.getpid()) - worker) / total * 1e6,
-        postgres_us=(postgres_cpu_seconds(house.postgres.pid) - server) / total * 1e6,
-        wal_bytes=(await wal_bytes(admin) - log) / total,
-    )
+    return paired(pairs, "plain")
 
 
 # -- ours ------------------------------------------------------------------------------------------------------
@@ -155,17 +108,8 @@ async def _accept(services: Services, tenant_ids: list[UUID], records: int, run:
                 raise refused
 
 
-def _fields(number: str) -> dict[str, Any]:
-    return {
-        "first_name": "Layla",
-        "email": f"l{number}@example.com",
-        "phone": "+971501234567",
-        "bedrooms": 3,
-    }
-
-
 def _lead(number: str) -> NewWrite:
-    intent = Intent(object=Object.LEAD, operation=Operation.CREATE, fields=_fields(number))
+    intent = Intent(object=Object.LEAD, operation=Operation.CREATE, fields=lead_fields(number))
     return NewWrite(intent=intent, idempotency_key=number)
 
 
@@ -192,7 +136,7 @@ async def _add_plain(pool: Any, lanes: list[UUID], records: int) -> None:
             " as r (id, body)",
             [uuid4() for _ in range(records)],
             lane,
-            [_fields(str(number)) for number in range(records)],
+            [lead_fields(str(number)) for number in range(records)],
         )
 
 
@@ -231,15 +175,10 @@ def main() -> None:
     import uvloop
 
     figures = uvloop.run(measure(options.connections, options.records, options.rounds, options.call_ms))
-    if options.json:
-        print(json.dumps(figures, indent=1))
-        return
-    print(
+    title = (
         f"deep backlog, {options.connections} connections, {options.call_ms:g} ms a call of {backlog.BATCH}"
     )
-    for name, value in figures.items():
-        print(f"  {name:24} {value:10.2f}")
-    print("  goal: ratio >= 0.4; CPU and log are per record")
+    show(title, figures, "goal: ratio >= 0.4; CPU and log are per record", as_json=options.json)
 
 
 if __name__ == "__main__":

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import shutil
+import statistics
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import msgspec
+
+from benchmarks.meters import cpu_seconds, postgres_cpu_seconds, wal_bytes
 from crmbridge.app import running_services
 from crmbridge.core.secret import Secret
 from crmbridge.db.embedded import EmbeddedPostgres
@@ -21,7 +28,19 @@ from crmbridge.services.tenants.model import Tenant
 from crmbridge.services.vault.master import new_master_key
 from crmbridge.settings import Settings
 
-__all__ = ["Prepared", "cpu_seconds", "free_port", "prepared", "process", "tenant_with"]
+__all__ = [
+    "Drained",
+    "Prepared",
+    "cpu_seconds",
+    "free_port",
+    "lead_fields",
+    "metered",
+    "paired",
+    "prepared",
+    "process",
+    "show",
+    "tenant_with",
+]
 
 
 @dataclass
@@ -121,7 +140,60 @@ async def process(*command: str, environment: dict[str, str], port: int) -> Asyn
             await child.wait()
 
 
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process so far (Linux)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+class Drained(msgspec.Struct, frozen=True):
+    """One delivery of everything: records per second, and per record CPU in microseconds and log in bytes."""
+
+    per_second: float
+    worker_cpu_us: float
+    postgres_cpu_us: float
+    wal_bytes: float
+
+
+async def metered(house: Prepared, admin: Any, total: int, deliver: Callable[[], Awaitable[None]]) -> Drained:
+    """What it takes to deliver ``total`` records in this process, after a checkpoint."""
+    await admin.execute("checkpoint")
+    gc.collect()
+    worker, server = cpu_seconds(os.getpid()), postgres_cpu_seconds(house.postgres.pid)
+    log, started = await wal_bytes(admin), time.perf_counter()
+    await deliver()
+    seconds = time.perf_counter() - started
+    return Drained(
+        per_second=total / seconds,
+        worker_cpu_us=(cpu_seconds(os.getpid()) - worker) / total * 1e6,
+        postgres_cpu_us=(postgres_cpu_seconds(house.postgres.pid) - server) / total * 1e6,
+        wal_bytes=(await wal_bytes(admin) - log) / total,
+    )
+
+
+def paired(pairs: list[tuple[Drained, Drained]], floor: str) -> dict[str, float]:
+    """Medians over the rounds of ours and of the ``floor``; the ratio is taken pair by pair."""
+    figures = {
+        f"{name}_per_second": statistics.median(pair[place].per_second for pair in pairs)
+        for place, name in enumerate(("ours", floor))
+    }
+    figures["ratio"] = statistics.median(ours.per_second / other.per_second for ours, other in pairs)
+    for place, name in enumerate(("ours", floor)):
+        for part in ("worker_cpu_us", "postgres_cpu_us", "wal_bytes"):
+            figures[f"{name}_{part}"] = statistics.median(getattr(pair[place], part) for pair in pairs)
+    return figures
+
+
+def lead_fields(number: int | str) -> dict[str, Any]:
+    """The slots of one lead, different for each number."""
+    return {
+        "first_name": "Layla",
+        "email": f"l{number}@example.com",
+        "phone": "+971501234567",
+        "bedrooms": 3,
+    }
+
+
+def show(title: str, figures: dict[str, float], goal: str, *, as_json: bool) -> None:
+    """Print the figures as JSON, or as lines with their goal."""
+    if as_json:
+        print(json.dumps(figures, indent=1))
+        return
+    print(title)
+    for name, value in figures.items():
+        print(f"  {name:24} {value:10.2f}")
+    print(f"  {goal}")

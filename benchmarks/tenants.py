@@ -12,20 +12,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
-import statistics
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
-import msgspec
 
 from benchmarks import delivery as backlog
 from benchmarks.crowd import Member, administered, connected_crowd
-from benchmarks.house import Prepared, cpu_seconds, prepared
-from benchmarks.meters import postgres_cpu_seconds, wal_bytes
+from benchmarks.house import Drained, Prepared, lead_fields, metered, paired, prepared, show
 from crmbridge import drivers
 from crmbridge.app import running_services
 from crmbridge.core.driver import Access
@@ -45,15 +40,6 @@ create table if not exists public.bare_lanes (
 _SAVE = "update public.bare_lanes set state = 'applied', remote_id = $2, finished_at = clock_timestamp() where id = $1"
 
 
-class Drained(msgspec.Struct, frozen=True):
-    """One delivery of everything."""
-
-    per_second: float
-    worker_us: float
-    postgres_us: float
-    wal_bytes: float
-
-
 async def measure(tenants: int, rounds: int, call_ms: float) -> dict[str, float]:
     """Medians over the rounds; the ratio is taken pair by pair."""
     drivers.DRIVERS["bench"] = "benchmarks.delivery:Bench"
@@ -67,46 +53,13 @@ async def measure(tenants: int, rounds: int, call_ms: float) -> dict[str, float]
             async with running_services(house.settings) as services:
                 await _accept(services, members, str(number))
             async with running_services(house.settings) as services:
-                ours = await _metered(house, admin, tenants, lambda: _ours(services, admin))
+                ours = await metered(house, admin, tenants, lambda: _ours(services, admin))
             applied = await admin.fetchval("select count(*) from write_targets where state = 'applied'")
             if applied != tenants * (number + 1):
                 raise RuntimeError(f"{applied} of {tenants * (number + 1)} were applied")
             bare = await _bare_round(house, admin, tenants)
             pairs.append((ours, bare))
-    return _figures(pairs)
-
-
-def _figures(pairs: list[tuple[Drained, Drained]]) -> dict[str, float]:
-    def median(of: Callable[[Drained, Drained], float]) -> float:
-        return statistics.median(of(ours, bare) for ours, bare in pairs)
-
-    return {
-        "ours_per_second": median(lambda ours, _: ours.per_second),
-        "bare_per_second": median(lambda _, bare: bare.per_second),
-        "ratio": median(lambda ours, bare: ours.per_second / bare.per_second),
-        "ours_worker_cpu_us": median(lambda ours, _: ours.worker_us),
-        "ours_postgres_cpu_us": median(lambda ours, _: ours.postgres_us),
-        "ours_wal_bytes": median(lambda ours, _: ours.wal_bytes),
-        "bare_worker_cpu_us": median(lambda _, bare: bare.worker_us),
-        "bare_postgres_cpu_us": median(lambda _, bare: bare.postgres_us),
-        "bare_wal_bytes": median(lambda _, bare: bare.wal_bytes),
-    }
-
-
-async def _metered(
-    house: Prepared, admin: Any, total: int, deliver: Callable[[], Awaitable[None]]
-) -> Drained:
-    await admin.execute("checkpoint")
-    worker, server = cpu_seconds(os.getpid()), postgres_cpu_seconds(house.postgres.pid)
-    log, started = await wal_bytes(admin), time.perf_counter()
-    await deliver()
-    seconds = time.perf_counter() - started
-    return Drained(
-        per_second=total / seconds,
-        worker_us=(cpu_seconds(os.getpid()) - worker) / total * 1e6,
-        postgres_us=(postgres_cpu_seconds(house.postgres.pid) - server) / total * 1e6,
-        wal_bytes=(await wal_bytes(admin) - log) / total,
-    )
+    return paired(pairs, "bare")
 
 
 async def _until(jobs: Any, is_done: Callable[[], Awaitable[bool]]) -> None:
@@ -127,19 +80,10 @@ async def _accept(services: Services, members: list[Member], run: str) -> None:
     async def one(number: int, member: Member) -> None:
         async with gate:
             tenant = await services.tenants.get(member.tenant_id)
-            intent = Intent(object=Object.LEAD, operation=Operation.CREATE, fields=_fields(number))
+            intent = Intent(object=Object.LEAD, operation=Operation.CREATE, fields=lead_fields(number))
             await services.delivery.accept("bench", tenant, intent, idempotency_key=run)
 
     await asyncio.gather(*(one(number, member) for number, member in enumerate(members)))
-
-
-def _fields(number: int) -> dict[str, Any]:
-    return {
-        "first_name": "Layla",
-        "email": f"l{number}@example.com",
-        "phone": "+971501234567",
-        "bedrooms": 3,
-    }
 
 
 async def _ours(services: Services, admin: Any) -> None:
@@ -158,7 +102,7 @@ async def _bare_round(house: Prepared, admin: Any, count: int) -> Drained:
     await admin.execute(
         "insert into public.bare_lanes (id, body) select * from unnest($1::uuid[], $2::text[]::jsonb[])",
         ids,
-        [json.dumps(_fields(number)) for number in range(count)],
+        [json.dumps(lead_fields(number)) for number in range(count)],
     )
     async with running_services(house.settings) as services:
         access = Access(settings={}, secrets={}, transport=services.connections.egress)
@@ -183,7 +127,7 @@ async def _bare_round(house: Prepared, admin: Any, count: int) -> Drained:
             await jobs.enqueue_many(
                 _KIND,
                 [
-                    NewJob({"lane": str(lane), "fields": _fields(number)}, dedupe_key=str(lane))
+                    NewJob({"lane": str(lane), "fields": lead_fields(number)}, dedupe_key=str(lane))
                     for number, lane in enumerate(ids[start : start + 500], start)
                 ],
             )
@@ -193,7 +137,7 @@ async def _bare_round(house: Prepared, admin: Any, count: int) -> Drained:
                 "select exists (select from public.bare_lanes where state <> 'applied')"
             )
 
-        drained = await _metered(house, admin, count, lambda: _until(jobs, is_done))
+        drained = await metered(house, admin, count, lambda: _until(jobs, is_done))
         await jobs.close()
         await pool.close()
     return drained
@@ -210,13 +154,9 @@ def main() -> None:
     import uvloop
 
     figures = uvloop.run(measure(options.tenants, options.rounds, options.call_ms))
-    if options.json:
-        print(json.dumps(figures, indent=1))
-        return
-    print(f"{options.tenants} tenants with one write each, {options.call_ms:g} ms a call")
-    for name, value in figures.items():
-        print(f"  {name:24} {value:10.2f}")
-    print("  goal: ratio >= 0.4 and >= 200 writes/s; CPU and log are per write")
+    title = f"{options.tenants} tenants with one write each, {options.call_ms:g} ms a call"
+    goal = "goal: ratio >= 0.4 and >= 200 writes/s; CPU and log are per write"
+    show(title, figures, goal, as_json=options.json)
 
 
 if __name__ == "__main__":

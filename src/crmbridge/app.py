@@ -72,7 +72,7 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
             async with pool.acquire() as conn:
                 await check_role(conn)
         await require_schema(db.scheduler)
-        jobs = await PgQueuerJobs.open(scheduler_dsn)
+        jobs = await PgQueuerJobs.open(scheduler_dsn, prepared_statements=settings.prepared_statements)
         stack.push_async_callback(jobs.close)
         policy = EgressPolicy(allow=settings.egress_allow)
         egress = Egress(policy, user_agent=f"crmbridge/{__version__}", on_refused=metrics.note_egress_refusal)
@@ -94,13 +94,12 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
             tenants=tenants,
             vault=vault,
             oauth=oauth,
-            mapping=mapping,
             egress=egress,
             policy=policy,
             load_driver=load,
         )
         stack.push_async_callback(connections.close)
-        signals = Signals(db, scheduler_dsn)
+        signals = Signals(db, scheduler_dsn, prepared_statements=settings.prepared_statements)
         delivery = Delivery(
             db=db,
             vault=vault,
@@ -247,11 +246,8 @@ async def serve(settings: Settings, *, with_worker: bool = True) -> None:
         )
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, _stop, server)
-        # What is loaded by now stays: the collector need not walk it again for every few hundred requests.
-        gc.collect()
-        gc.freeze()
-        # A request makes some thousand objects, nearly all without cycles.
-        gc.set_threshold(20_000, 20, 20)
+        await services.tenants.remember_names()
+        _get_ready()
         stop = asyncio.Event()
         # The longer time is only a bound: _finish below ends it.
         grace = settings.shutdown_seconds + 5
@@ -267,6 +263,18 @@ async def serve(settings: Settings, *, with_worker: bool = True) -> None:
             if worker is not None:
                 await _finish(worker, settings.shutdown_seconds)
         _log().info("stopped")
+
+
+def _get_ready() -> None:
+    """Before the first request or job: no write waits for what is loaded late, nor while the collector walks it."""
+    import aiohttp  # noqa: F401
+    import phonenumbers  # noqa: F401
+
+    # What is loaded by now stays.
+    gc.collect()
+    gc.freeze()
+    # A request makes some thousand objects, nearly all without cycles.
+    gc.set_threshold(20_000, 20, 20)
 
 
 def _stop(server: Any) -> None:
@@ -296,6 +304,7 @@ async def work(settings: Settings) -> None:
     from crmbridge.worker.run import work as run
 
     async with running_services(settings) as services:
+        _get_ready()
         await run(
             services,
             host=settings.host,

@@ -10,11 +10,18 @@ from tests.architecture.migration_rules import BREAKS, LOCKS, findings_in
 
 from crmbridge.db.schema import MIGRATIONS, migration_files
 
-# Number of the newest migration that a release has brought to anybody. Raise it with each release; 0: none yet.
+ROOT = Path(__file__).parents[2]
+
+# Number of the newest migration that a release has brought to anybody; 0: there was no release yet.
+# Whoever makes a release sets it to the highest number in src/crmbridge/db/migrations, in the release's own commit
+# (CONTRIBUTING.md, "A release"). From then on
+# - no file up to that number is changed or renamed: databases out there have run it, and a new file corrects it;
+# - what those files made may be taken away, by a file whose name ends in _from_NNNN with NNNN up to that number.
 RELEASED = 0
 
 # What stands in the files of before the first release, rule by rule, and why nobody is hurt by it. There is no process
 # of an earlier release that could run meanwhile; an installation that is migrated through them is new or empty.
+# The first release closes this list: a later file has no exception here.
 BEFORE_RELEASE = {
     (
         "0008_schedule_refresh",
@@ -35,6 +42,20 @@ def test_migration_when_older_processes_still_run_then_it_does_not_break_or_bloc
     if oldest:
         # Expanded in a release that is out, contracted in a later one.
         assert int(oldest[1]) <= RELEASED, f"{path.name}: {oldest[1]} is in no release yet"
+
+
+def test_released_when_the_changelog_names_a_release_then_it_is_the_number_of_a_migration() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    has_release = re.search(r"^## \[?v?\d", changelog, re.MULTILINE) is not None
+    numbers = {int(path.stem[:4]) for path in migration_files(MIGRATIONS)}
+    assert has_release == (RELEASED > 0), "raise RELEASED with the release, see CONTRIBUTING.md"
+    assert RELEASED in {0, *numbers}
+    assert {int(stem[:4]) for stem, _ in BEFORE_RELEASE} <= numbers
+
+
+def test_release_steps_when_read_then_they_say_what_to_raise() -> None:
+    steps = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## A release")[2]
+    assert "`RELEASED` in `tests/architecture/test_migrations.py`" in steps
 
 
 def test_allow_list_when_read_then_every_entry_is_needed() -> None:

@@ -46,6 +46,30 @@ async def furnished(site: Site) -> dict[str, str]:
             {"waiting_since": "2026-11-22T10:02:03+00:00", "fix": "See the connection's last errors."},
             used.connection_id,
         )
+        end = {
+            "write_id": str(applied),
+            "what": "create of a customer",
+            "accepted_at": "2026-11-25T10:00:00+00:00",
+            "parked_at": "2026-11-25T10:05:00+00:00",
+        }
+        parked = await services.incidents.open(
+            conn,
+            tenant.id,
+            "write_parked",
+            "y",
+            "Odoo: whether 12 writes took effect cannot be told",
+            {
+                "connection": "primary",
+                "parked": 12,
+                "oldest": end,
+                "newest": end,
+                "list": "crmbridge writes list harbour --state parked --connection primary",
+                "page": f"/admin/tenants/{tenant.slug}/writes?state=parked&connection=primary",
+                "why": "The look-up cannot tell.",
+                "fix": "Redrive: each is looked up first, and sent only if it is surely not there.",
+            },
+            used.connection_id,
+        )
     auditor, _ = await services.operators.add("ann@example.com", "Ann Auditor", "auditor", None, "test")
     await services.operators.disable(auditor.id, "test")
     base = "/admin/tenants/harbour"
@@ -73,7 +97,9 @@ async def furnished(site: Site) -> dict[str, str]:
         "write-applied": f"{base}/writes/{applied}",
         "write-dead": f"{base}/writes/{dead}",
         "write-discard": f"{base}/writes/{dead}/discard",
+        "writes-redrive-parked": f"{base}/writes/redrive?state=parked",
         "incidents": "/admin/incidents",
+        "incident-parked": f"/admin/incidents/harbour/{parked.id}",
         "incident": f"/admin/incidents/harbour/{incident.id}",
         "audit": "/admin/audit?tenant=harbour",
         "audit-system": "/admin/audit",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -63,3 +64,33 @@ def test_two_crms_when_routed_paused_and_resumed_then_both_end_up_with_every_wri
     wait_for(lambda: states(run(*shown)) == {"primary": "applied", "second": "applied"})
     emails = [row.get("email") for row in cli_house.records("rest_api")]
     assert sorted(filter(None, emails)) == ["a@example.com", "b@example.com", "c@example.com"]
+
+
+def test_import_when_one_of_two_crms_has_no_place_for_a_column_then_said_before_and_after(
+    cli_house: CliHouse, tmp_path: Path
+) -> None:
+    run = cli_house.json
+    run("tenants", "add", "twofold", "--vertical", "real_estate", "--region", "AE")
+    for slug, name in (("odoo", "primary"), ("rest_api", "second")):
+        asked = {setting.name for setting in load(slug).MANIFEST.settings}
+        known = cli_house.credentials[slug].items()
+        settings = [word for key, value in known if key in asked for word in ("--set", f"{key}={value}")]
+        run("connect", "twofold", slug, "--name", name, *settings)
+    run("connections", "routes", "twofold", "second", "lead=also")
+    run("mapping", "set", "twofold", "lead.phone=", "--connection", "second")
+    file = tmp_path / "leads.csv"
+    file.write_text(
+        "Last Name,E-Mail,Phone\n"
+        "Chen,chen@example.com,0501234567\n"
+        "Reyes,reyes@example.com,\n"
+        "Haddad,haddad@example.com,0501234568\n"
+    )
+    tried = run("import", str(file), "--tenant", "twofold", "--dry-run")
+    assert tried["connections"] == ["primary", "second"] and tried["good"] == 3
+    assert tried["would_refuse"] == [
+        {"connection": "second", "rows": 2, "reason": "no place there for lead.phone"}
+    ]
+    done = run("import", str(file), "--tenant", "twofold", code=1)
+    assert (done["accepted"], done["delivered"], done["dead_letters"]) == (3, 4, 2)
+    (why,) = done["reasons"]
+    assert (why["count"], why["connection"]) == (2, "second") and "lead.phone" in why["reason"]

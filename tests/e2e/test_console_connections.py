@@ -245,7 +245,7 @@ async def test_write_when_it_has_two_targets_then_a_row_each_with_its_own_steps(
         lost = await operator.post(f"{path}/redrive", {"connection": "nobody"})
         assert lost.status_code == 404 and "primary, archive" in text_of(lost)
         done = await operator.post(f"{path}/redrive", {"connection": "archive"})
-        assert "sent again on archive" in await told(done, operator)
+        assert "tried again on archive" in await told(done, operator)
         tenant = await two.services.tenants.get("harbour")
         for _ in range(200):
             view = (await two.call("GET", f"{API}/writes/{made[0]['write_id']}")).json()
@@ -268,7 +268,7 @@ async def test_write_when_it_has_two_targets_then_a_row_each_with_its_own_steps(
         assert "dead letter on archive: up to 1" in text_of(many)
         assert form_of(many)["connection"] == "archive"
         sent = await operator.post(f"{base}/redrive", form_of(many))
-        assert "1 target(s) are sent again" in await told(sent, operator)
+        assert "1 target(s) are tried again" in await told(sent, operator)
 
 
 async def test_write_when_it_waits_on_a_paused_connection_then_that_target_alone_is_cancelled(

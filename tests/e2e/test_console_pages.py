@@ -303,7 +303,7 @@ async def test_write_when_a_dead_letter_then_reason_tries_redrive_and_discard_af
         page = text_of(await operator.get(f"{base}/{write_id}"))
         assert "What to do: Check the id" in page and "send 1" in page and "+971" not in page
         assert "tried again now" in text_of(await operator.get(f"{base}/{write_id}/redrive"))
-        assert "sent again" in await told(await operator.post(f"{base}/{write_id}/redrive"), operator)
+        assert "tried again" in await told(await operator.post(f"{base}/{write_id}/redrive"), operator)
         tenant = await house.services.tenants.get("harbour")
         await house.services.delivery.wait(
             tenant.id, (await house.services.delivery.list(tenant.id)).writes[0].id, 10
@@ -350,7 +350,7 @@ async def test_dead_letters_when_sent_again_by_filter_then_all_move(house: House
         assert "up to 2" in text_of(await operator.get(f"{base}/redrive?state=dead_letter"))
         assert (await operator.get(f"{base}/redrive?state=applied")).status_code == 422
         done = await operator.post(f"{base}/redrive", {"state": "dead_letter", "object": "", "since": ""})
-        assert "2 target(s) are sent again" in await told(done, operator)
+        assert "2 target(s) are tried again" in await told(done, operator)
 
 
 async def test_writes_when_sought_then_on_to_the_tenant_and_the_write(house: House) -> None:

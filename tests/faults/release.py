@@ -21,7 +21,7 @@ from tests.faults.house import ROOT, Child, FaultHouse, free_ports
 
 from crmbridge.db import schema
 
-__all__ = ["FOLDER", "Release", "archived", "migrations_but", "migrations_with"]
+__all__ = ["FOLDER", "Release", "archived", "migrations_with"]
 
 FOLDER = "CRMBRIDGE_TEST_MIGRATIONS"
 
@@ -67,17 +67,14 @@ class Release:
         return child
 
 
-def migrations_but(folder: Path, last: int) -> Path:
-    """The product's migrations without the last so many, copied there."""
-    folder.mkdir()
-    for path in schema.migration_files(schema.MIGRATIONS)[: -last or None]:
-        shutil.copy(path, folder)
-    return folder
-
-
 def migrations_with(folder: Path, more: Sequence[tuple[str, str]]) -> Path:
-    """The product's migrations and further ones, each a name without its number and its text."""
-    migrations_but(folder, 0)
+    """The product's migrations, copied there, and further ones, each a name without its number and its text.
+
+    None is left out for an older release: this code may need the last of its own.
+    """
+    folder.mkdir()
+    for path in schema.migration_files(schema.MIGRATIONS):
+        shutil.copy(path, folder)
     first = len(list(folder.iterdir())) + 1
     for number, (name, text) in enumerate(more, start=first):
         (folder / f"{number:04d}_{name}.sql").write_text(text, encoding="utf-8")

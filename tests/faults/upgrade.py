@@ -1,10 +1,10 @@
 """A release is replaced by the next one, process by process, under load; the database is migrated first.
 
-The older release is this code without the last migrations that it knows, or, by ``--old``, a real one out of git. The
-newer one is this code with further migrations of the kinds that are allowed: a nullable column on the busiest table, a
-column with a default, a new table, an index built concurrently. It says that such migrations and the replacement hurt
-nobody; it cannot say that a migration of tomorrow does not (that is tests/architecture/test_migrations.py), nor that
-code of tomorrow writes what code of today reads.
+The older release is this code, or, by ``--old``, a real one out of git. The newer one is this code with further
+migrations of the kinds that are allowed: a nullable column on the busiest table, a column with a default, a new table,
+an index built concurrently. It says that such migrations and the replacement hurt nobody; it cannot say that a
+migration of tomorrow does not (that is tests/architecture/test_migrations.py), nor that code of tomorrow writes what
+code of today reads.
 
 ``python -m tests.faults.upgrade --old REVISION [--seconds 10]`` takes the older release out of git.
 """
@@ -24,7 +24,7 @@ from tests.faults.child import Plan
 from tests.faults.house import ROOT, Child, FaultHouse
 from tests.faults.ledger import Line, table_of
 from tests.faults.load import trades
-from tests.faults.release import Release, archived, migrations_but, migrations_with
+from tests.faults.release import Release, archived, migrations_with
 from tests.faults.traffic import Traffic, first_key, housed, scratch, traffic
 
 from crmbridge.db.embedded import EmbeddedPostgres
@@ -66,13 +66,13 @@ class Upgrade:
 async def between_releases(
     *, old: str = "", apis: int = 2, workers: int = 2, seed: int = 7
 ) -> AsyncIterator[Upgrade]:
-    """A house that runs the older release. ``old``: a git revision; empty for this code with fewer migrations."""
+    """A house that runs the older release. ``old``: a git revision; empty for this code as it is."""
     async with scratch("crmb-upgrade-") as folder:
         newer = Release("new", ROOT, migrations_with(folder / "newer", _ADDED))
         if old:
             older = await asyncio.to_thread(archived, old, folder / "older")
         else:
-            older = Release("old", ROOT, migrations_but(folder / "older", 1))
+            older = Release("old", ROOT, migrations_with(folder / "older", ()))
         async with EmbeddedPostgres(folder / "pg") as postgres:
             await migrate(postgres.owner_dsn, older.migrations)
             async with housed(
@@ -260,7 +260,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--old", default="", help="a git revision; default: this code with fewer migrations")
+    parser.add_argument("--old", default="", help="a git revision; default: this code")
     parser.add_argument("--seconds", type=float, default=10.0)
     options = parser.parse_args()
     line = asyncio.run(_run(options.old, options.seconds))

@@ -26,7 +26,7 @@ from crmbridge.services.audit.model import AuditEntry
 from crmbridge.services.audit.service import AuditLog
 from crmbridge.services.connections.model import Intent, Sent
 from crmbridge.services.connections.routing import Pause, Role, Route
-from crmbridge.services.delivery.model import Accepted, Limits, TargetState, WriteView
+from crmbridge.services.delivery.model import Accepted, Limits, NewWrite, TargetState, WriteView
 from crmbridge.services.delivery.service import Delivery
 from crmbridge.services.incidents.service import Incidents
 from crmbridge.services.tenants.model import Tenant
@@ -420,3 +420,20 @@ def note(link: dict[str, str], body: str = "hello") -> Intent:
     return Intent(
         object=Object.NOTE, operation=Operation.CREATE, fields={"body": body}, links={"customer": link}
     )
+
+
+async def import_rows(house: House, count: int) -> None:
+    """Rows of an import, accepted in one request."""
+    items = [NewWrite(intent=customer(last_name=f"row {n}"), idempotency_key=f"i-{n}") for n in range(count)]
+    await house.delivery.accept_many("agent:test", house.tenant, items)
+
+
+def sent(house: House) -> list[str]:
+    """The last names in the order in which they were sent."""
+    return [str(write.fields["last_name"]) for write in house.provider.sent]
+
+
+async def until_sent(house: House, count: int) -> None:
+    async with asyncio.timeout(10):
+        while len(house.provider.sent) < count:
+            await asyncio.sleep(0.005)

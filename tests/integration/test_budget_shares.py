@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from uuid import uuid4
+
 import pytest
 from tests.integration.budget_fakes import (
     BURST,
@@ -13,9 +16,11 @@ from tests.integration.budget_fakes import (
     rate,
 )
 
+from crmbridge.core.driver import CrmDriver
 from crmbridge.db.pool import Database
 from crmbridge.db.roles import RoleDsns
 from crmbridge.emulation.serve import serve_emulators
+from crmbridge.services.connections.budgets import Budgets
 
 pytestmark = pytest.mark.postgres
 
@@ -30,18 +35,40 @@ async def test_shares_when_calls_were_made_then_the_least_of_all_connections(
     places = [await new_connection(database, database_dsns) for _ in range(2)]
     caller = await caller_of(dsns, emulator.base_url, *places[0], manifest)
     try:
-        assert caller.budgets.shares() == {}
+        assert await caller.budgets.shares() == {}
         await caller.call()
-        (first,) = caller.budgets.shares().values()
+        (first,) = (await caller.budgets.shares()).values()
         assert 0.8 < first < 1.0
         caller.tenant_id, caller.connection_id = places[1]
         for _ in range(12):
             await caller.call()
-        shares = caller.budgets.shares()
+        shares = await caller.budgets.shares()
         assert set(shares) == {("counted", "burst")} and 0.0 < shares["counted", "burst"] < first
         emulator.refuse_next = "30"
         assert await caller.call() == 429
-        assert caller.budgets.shares() == {("counted", "burst"): 0.0}
+        assert await caller.budgets.shares() == {("counted", "burst"): 0.0}
     finally:
         await caller.close()
         await served.close()
+
+
+async def test_shares_when_there_are_thousands_then_others_come_to_their_turn_in_between(
+    database: Database,
+) -> None:
+    budgets, manifest = Budgets(database), manifest_of(rate(BURST, 40, 60))
+    for _ in range(1_000):
+        budgets.purse(uuid4(), uuid4(), CrmDriver, manifest)
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            # A purse that comes meanwhile does no harm.
+            budgets.purse(uuid4(), uuid4(), CrmDriver, manifest)
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    assert await budgets.shares() == {}
+    task.cancel()
+    assert turns >= 10

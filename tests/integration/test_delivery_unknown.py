@@ -117,7 +117,9 @@ async def test_unknown_when_parked_then_a_person_redrives_or_discards(house: Hou
     await house.settle()
     assert len(house.provider.calls("send")) == 1
     assert (await house.delivery.counts(house.tenant.id))[TargetState.PARKED] == 2
-    await house.delivery.redrive(house.tenant.id, redriven.write_id, actor="operator:test")
+    await house.delivery.redrive(
+        house.tenant.id, redriven.write_id, without_looking=True, actor="operator:test"
+    )
     await house.delivery.discard(house.tenant.id, discarded.write_id, actor="operator:test")
     await house.settle()
     assert house.provider.effects == [str(redriven.targets[0].id)]

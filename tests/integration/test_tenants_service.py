@@ -199,6 +199,35 @@ async def test_revoked_key_when_used_then_refused_at_once_here_and_within_second
     assert again.revoked_at == revoked.revoked_at
 
 
+async def test_revoked_key_when_it_was_being_read_then_refused_at_once_all_the_same(
+    database: Database, tenants: Tenants, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenant = await tenants.add("a", "A")
+    key, token = await tenants.create_key(tenant, "k", ["read"], "cli")
+    peek = database.peek
+
+    async def slow(call: Any) -> Any:
+        found = await peek(call)
+        await tenants.revoke_key(tenant, key.id, "cli")
+        return found
+
+    monkeypatch.setattr(database, "peek", slow)
+    await tenants.authenticate(token)
+    monkeypatch.undo()
+    with pytest.raises(KeyRefused):
+        await tenants.authenticate(token)
+
+
+async def test_names_when_too_many_are_remembered_then_tenants_are_still_found(
+    tenants: Tenants, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crmbridge.services.tenants.service.REMEMBERED_NAMES", 2)
+    ids = {slug: (await tenants.add(slug, slug)).id for slug in ("a", "b", "c", "d")}
+    for slug, tenant_id in [*ids.items(), *ids.items()]:
+        assert (await tenants.get(slug)).id == tenant_id
+    assert len(tenants._ids) <= 2
+
+
 async def test_revoke_when_the_key_is_another_tenants_or_an_operators_then_not_found(
     tenants: Tenants,
 ) -> None:

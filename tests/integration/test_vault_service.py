@@ -7,6 +7,7 @@ import base64
 import os
 from uuid import UUID, uuid4
 
+import msgspec
 import pytest
 
 from crmbridge.core.errors import Conflict, NotFound
@@ -15,6 +16,7 @@ from crmbridge.db.pool import Database
 from crmbridge.services.audit import AuditLog
 from crmbridge.services.tenants import Tenant, Tenants
 from crmbridge.services.vault import EnvKeyProvider, MasterKeyMissing, SealBroken, Vault, write_aad
+from crmbridge.services.vault import store as vault_store
 
 pytestmark = pytest.mark.postgres
 
@@ -107,6 +109,54 @@ async def test_cache_when_full_or_old_then_keys_are_unwrapped_again(database: Da
     assert provider.unwrapped == 12
     with pytest.raises(ValueError, match="cache_seconds"):
         Vault(database, provider, cache_seconds=301)
+
+
+async def test_keys_when_their_time_is_over_then_they_are_not_kept_either(database: Database) -> None:
+    vault = vault_with(database, K1, cache_seconds=0.2)
+    ids = [(await add(database, vault, slug)).id for slug in ("a", "b")]
+    await vault.keys(ids[0])
+    await asyncio.sleep(0.1)
+    await vault.keys(ids[1])
+    assert list(vault._cache) == ids
+    async with asyncio.timeout(5):
+        while vault._cache:
+            await asyncio.sleep(0.02)
+    assert (await vault.keys(ids[0])).tenant_id == ids[0]
+
+
+async def test_rows_when_learned_then_keys_come_from_them_and_altered_ones_are_refused(
+    database: Database,
+) -> None:
+    provider = Counting(Secret(K1))
+    vault = Vault(database, provider)
+    one, two = await add(database, vault, "a"), await add(database, vault, "b")
+    async with database.tenant(one.id) as conn:
+        rows = await vault_store.select_tenant(conn, one.id)
+    assert vault.lacks(one.id)
+    vault.learn(one.id, rows, vault.times_forgotten)
+    vault.learn(one.id, rows, vault.times_forgotten)
+    assert not vault.lacks(one.id)
+    keys = await vault.keys(one.id)
+    assert (keys.tenant_id, provider.unwrapped) == (one.id, 2)
+    # Rows of another tenant do not open, and the next call reads its own.
+    vault.learn(
+        two.id, [msgspec.structs.replace(row, tenant_id=two.id) for row in rows], vault.times_forgotten
+    )
+    with pytest.raises(MasterKeyMissing):
+        await vault.keys(two.id)
+    assert (await vault.keys(two.id)).tenant_id == two.id
+
+
+async def test_rows_when_read_before_something_was_forgotten_then_not_learned(database: Database) -> None:
+    vault = vault_with(database, K1)
+    tenant = await add(database, vault, "a")
+    async with database.tenant(tenant.id) as conn:
+        rows = await vault_store.select_tenant(conn, tenant.id)
+        was = vault.times_forgotten
+        await vault.destroy_tenant_keys(conn, tenant.id)
+    vault.learn(tenant.id, rows, was)
+    with pytest.raises(NotFound):
+        await vault.keys(tenant.id)
 
 
 async def test_keys_when_the_tenant_is_unknown_then_not_found(database: Database) -> None:

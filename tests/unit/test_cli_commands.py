@@ -250,6 +250,26 @@ def test_mapping_when_set_and_unset_then_sends_rule_and_null(run: Run, server: S
     assert server.seen[1].json["changes"] == {"lead.value": None} and "x_v" in shown.stdout
 
 
+def test_incident_when_shown_then_how_many_are_parked_which_and_how_to_list_them(
+    run: Run, server: Server
+) -> None:
+    ends = {"write_id": "w1", "what": "create of a lead", "parked_at": "2026-11-25T10:00:00+00:00"}
+    command = "crmbridge writes list acme --state parked --connection primary"
+    server.answers["GET incidents/acme/i1"] = {
+        "id": "i1",
+        "title": "Fake: whether 12 writes took effect cannot be told",
+        "kind": "write_parked",
+        "state": "open",
+        "times_seen": 12,
+        "opened_at": "2026-11-25T10:00:00+00:00",
+        "last_seen_at": "2026-11-25T12:00:00+00:00",
+        "details": {"parked": 12, "oldest": ends, "newest": {**ends, "write_id": "w12"}, "list": command},
+    }
+    shown = run("incidents", "show", "acme", "i1").stdout
+    assert "whether 12 writes" in shown and command in shown
+    assert "w1  what=create of a lead" in shown and "write_id=w12" in shown
+
+
 def test_key_when_the_server_is_elsewhere_then_the_local_key_file_is_not_sent(tmp_path: Path) -> None:
     (tmp_path / "admin.key").write_text("crmb_live_local\n")
     environ = {"CRMBRIDGE_DATA_DIR": str(tmp_path), "HOME": "/nonexistent", "CRMBRIDGE_PORT": "nonsense"}

@@ -18,7 +18,7 @@ from crmbridge.cli.importing.cleaning import Cleaner, Slots, SpoiltRow, choose_m
 from crmbridge.cli.importing.marks import Mark, fingerprint_of, import_lock, mark_path, read_mark, write_mark
 from crmbridge.cli.importing.rejects import Rejects
 from crmbridge.cli.importing.rows import open_rows
-from crmbridge.cli.importing.run import Delivered, Importer, Target, follow
+from crmbridge.cli.importing.run import Delivered, Importer, Reason, Target, follow
 from crmbridge.cli.problems import Problem, ServerUnreachable, UsageProblem
 from crmbridge.core.wire import HttpRequest, HttpResponse, TransportFailure, TransportFault
 
@@ -316,7 +316,14 @@ async def test_follow_when_writes_are_given_up_then_reasons_are_counted() -> Non
                     "code": "validation_error",
                     "fields": [{"field": "lead.email", "message": "is taken"}],
                 }
-                writes = [{"targets": [{"state": "dead_letter", "error": error}]}] * 2
+                writes = [
+                    {
+                        "targets": [
+                            {"state": "applied", "connection": "primary"},
+                            {"state": "dead_letter", "connection": "second", "error": error},
+                        ]
+                    }
+                ] * 2
                 return HttpResponse.of_json(200, {"writes": writes, "next_cursor": "", "counts": {}})
             if request.query.get("state"):
                 return HttpResponse.of_json(200, {"writes": [], "next_cursor": "", "counts": {}})
@@ -326,7 +333,8 @@ async def test_follow_when_writes_are_given_up_then_reasons_are_counted() -> Non
         target = Target(tenant="t", object="lead", import_id="i")
         found = await follow(client, target, Watch(), began=0.0)
     assert (found.applied, found.given_up, found.pending) == (1, 2, 0)
-    assert found.reasons == [(2, "validation_error: lead.email: is taken")]
+    assert found.reasons == [Reason(2, "validation_error: lead.email: is taken", "second")]
+    assert found.reasons[0].told == "second: validation_error: lead.email: is taken"
     assert json.dumps(found.counts)
 
 
@@ -346,4 +354,4 @@ async def test_follow_when_records_clash_then_they_are_one_reason_whatever_their
 
     async with Client("http://127.0.0.1:1", "k", transport=Clashing()) as client:
         found = await follow(client, Target(tenant="t", object="lead", import_id="i"), Watch(), began=0)
-    assert found.reasons == [(3, "conflict: Exists: …")]
+    assert found.reasons == [Reason(3, "conflict: Exists: …")]

@@ -112,6 +112,29 @@ def test_step_when_one_connection_is_named_then_its_target_alone(run: Run, serve
     assert server.seen[0].query == {"connection": "second"} and "second" in shown.stdout
 
 
+def test_redrive_when_without_looking_then_warned_first_and_said_to_the_server(
+    run: Run, server: Server
+) -> None:
+    refused = run("writes", "redrive", "t", "w1", "--without-looking", code=1, text="n\n")
+    assert server.seen == [] and "will be there twice" in refused.stderr
+    server.answers["POST tenants/t/writes/w1/redrive"] = {
+        "id": "w1",
+        "operation": "create",
+        "object": "lead",
+        "actor": "key:1",
+        "source": "api",
+        "accepted_at": "2026-11-25T10:00:00Z",
+        "targets": [],
+    }
+    run("writes", "redrive", "t", "w1", "--without-looking", "--yes")
+    assert server.seen[0].query == {"without_looking": "true"}
+    run("writes", "redrive", "t", "w1")
+    assert server.seen[1].query == {}
+    server.answers["POST tenants/t/writes/redrive"] = {"redriven": 2, "left": 0, "until": ""}
+    run("writes", "redrive", "t", "--all", "--state", "parked", "--without-looking", "--yes")
+    assert server.seen[2].json == {"state": "parked", "without_looking": True, "limit": 1_000}
+
+
 @pytest.mark.parametrize("step", ["cancel", "discard"])
 def test_step_on_all_when_not_confirmed_then_nothing_is_sent(run: Run, server: Server, step: str) -> None:
     run("writes", step, "t", "--all", code=1, text="n\n")

@@ -43,13 +43,13 @@ from crmbridge.services.delivery.model import (
 
 LIMITS = Limits()
 
-# Design section 7, written down a second time.
+# Design section 7, written down a second time; a redrive of what is parked looks first (decision 15).
 ALLOWED = {
     "accepted": {"sending", "cancelled"},
     "sending": {"applied", "retrying", "unknown", "dead_letter"},
     "retrying": {"sending", "cancelled"},
     "unknown": {"applied", "retrying", "parked"},
-    "parked": {"retrying", "discarded"},
+    "parked": {"unknown", "retrying", "discarded"},
     "dead_letter": {"retrying", "discarded"},
     "applied": set(),
     "discarded": set(),
@@ -82,12 +82,12 @@ class TargetLife(RuleBasedStateMachine):
             assert (before, event) not in TRANSITIONS
             return
         assert self.state.value in ALLOWED[before.value]
-        # After a lost outcome the next send needs a look-up or a person first.
+        # After a lost outcome the next send needs a look-up first, or a person who insists.
         if event is Event.SEND:
             assert not self.is_in_doubt
         if event is Event.LOST:
             self.is_in_doubt = True
-        elif event in (Event.FOUND, Event.NOT_FOUND, Event.REDRIVE, Event.DISCARD):
+        elif event in (Event.FOUND, Event.NOT_FOUND, Event.RESEND, Event.DISCARD):
             self.is_in_doubt = False
 
     @invariant()
@@ -102,8 +102,17 @@ TestTargetLife = TargetLife.TestCase
 
 
 @pytest.mark.parametrize("event", list(Event))
-def test_sources_when_asked_then_all_lead_to_one_state(event: Event) -> None:
-    assert len({advance(source, event) for source in sources_of(event)}) == 1
+def test_sources_when_asked_then_all_lead_to_one_state_but_a_redrive_looks_where_there_is_doubt(
+    event: Event,
+) -> None:
+    found = {source: advance(source, event) for source in sources_of(event)}
+    if event is Event.REDRIVE:
+        assert found == {
+            TargetState.PARKED: TargetState.UNKNOWN,
+            TargetState.DEAD_LETTER: TargetState.RETRYING,
+        }
+    else:
+        assert len(set(found.values())) == 1
 
 
 def test_diagram_when_drawn_then_holds_every_transition() -> None:
@@ -245,6 +254,24 @@ def test_judge_look_up_when_the_key_is_sent_and_a_crash_left_no_error_then_sent_
             is_key_sent=is_key_sent,
         )
         assert verdict.event is event
+
+
+def test_judge_look_up_when_only_the_look_up_may_be_repeated_then_the_write_is_still_in_doubt() -> None:
+    """After a crash there is no first error. What a look-up failed with says nothing of the write."""
+    busy = WriteResult(outcome=Outcome.UNKNOWN, error=Unavailable("busy", retry_safe=True))
+    kept = judge_look_up(busy, attempt=1, first_error=None, lane_failures=0, limits=LIMITS, jitter=1.0).error
+    assert kept is not None and kept["code"] == "unavailable"
+    for result, looked in ((WriteResult(outcome=Outcome.UNKNOWN), 0.0), (busy, LIMITS.look_up_seconds)):
+        verdict = judge_look_up(
+            result,
+            attempt=1,
+            first_error=kept,
+            lane_failures=0,
+            limits=LIMITS,
+            jitter=1.0,
+            looked_seconds=looked,
+        )
+        assert verdict.event is Event.UNDECIDED
 
 
 @given(failures=st.integers(0, 10_000), jitter=st.floats(0.5, 1.0))

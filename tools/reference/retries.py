@@ -126,8 +126,11 @@ longer. If the process died while it was sending, the lag begins when the time t
 ## Parked and dead
 
 - **{TargetState.PARKED.value}**: whether it took effect cannot be told. An incident `write_parked` opens and says
-  why. Nothing is sent again by itself, and later writes to the same record wait. Look into the CRM: *redrive* if the
-  effect is missing, *discard* if it is there.
+  why, how many there are and how to list them; it resolves itself with the last one. Nothing is sent again by itself,
+  and later writes to the same record wait. A *redrive* looks it up first: found, it is applied; surely not there, it is
+  sent; where that cannot be told, it is parked again. Then look into the CRM yourself: *redrive without looking*
+  (`--without-looking`, `?without_looking=true`, or the box in the console) if the effect is missing, *discard* if it is
+  there.
 - **{TargetState.DEAD_LETTER.value.replace("_", " ")}**: the CRM will not take it as it is. Correct the cause (a field,
   a right, a mapping), then *redrive*; or *discard* it.
 - **redrive** sends it as new: the count of its tries begins again. `crmbridge writes redrive`, the console, or

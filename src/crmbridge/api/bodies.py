@@ -197,6 +197,12 @@ class RedriveBody(_Body):
     until: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
 
 
+class ResendBody(RedriveBody):
+    """``without_looking`` sends parked ones without the look-up first: what did reach the CRM is then there twice."""
+
+    without_looking: bool = False
+
+
 class DiscardBody(RedriveBody):
     """Which of them to give up for good, and why."""
 

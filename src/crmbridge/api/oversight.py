@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from litestar import Controller, get, post
 
 from crmbridge.api.authentication import require_admin, tenant_of
@@ -56,6 +57,15 @@ class IncidentRoutes(Controller):
         require_admin(who)
         tenant_id = (await tenant_of(services, who, tenant)).id if tenant else None
         return {"incidents": await services.incidents.list_open(tenant_id, kind=kind or None, limit=limit)}
+
+    @get("/{tenant:str}/{incident_id:uuid}", summary="One incident with its details (operator)")
+    async def read_incident(
+        self, services: House, who: Who, tenant: FromPath[str], incident_id: FromPath[UUID]
+    ) -> dict[str, Any]:
+        require_admin(who)
+        found = await tenant_of(services, who, tenant)
+        incident: dict[str, Any] = msgspec.to_builtins(await services.incidents.get(found.id, incident_id))
+        return incident
 
     @post(
         "/{tenant:str}/{incident_id:uuid}/{step:str}",

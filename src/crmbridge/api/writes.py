@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -9,11 +11,11 @@ import msgspec
 from litestar import Controller, get, post
 
 from crmbridge.api.authentication import Caller, object_named, require_admin, tenant_of
-from crmbridge.api.bodies import CancelBody, DiscardBody, RedriveBody
+from crmbridge.api.bodies import CancelBody, DiscardBody, RedriveBody, ResendBody
 from crmbridge.api.parameters import FromPath, FromQuery, House, JSONBody, ObjectFilter, StateFilter, Who
 from crmbridge.core.errors import FieldError, NotFound, ValidationError
 from crmbridge.services import Services
-from crmbridge.services.delivery.model import Event, Moved, TargetState, WriteFilter
+from crmbridge.services.delivery.model import Event, Moved, TargetState, WriteFilter, WriteView
 from crmbridge.services.tenants.model import Tenant
 
 __all__ = ["WriteRoutes"]
@@ -64,9 +66,10 @@ class WriteRoutes(Controller):
         "/redrive", status_code=200, summary="Try all matching dead letters or parked writes again (operator)"
     )
     async def redrive_many(
-        self, services: House, who: Who, tenant: FromPath[str], data: JSONBody[RedriveBody]
+        self, services: House, who: Who, tenant: FromPath[str], data: JSONBody[ResendBody]
     ) -> dict[str, Any]:
-        moved = await _steer(services, who, tenant, Event.REDRIVE, data)
+        event = Event.RESEND if data.without_looking else Event.REDRIVE
+        moved = await _steer(services, who, tenant, event, data)
         return {"redriven": moved.moved, "left": moved.left, "until": moved.until}
 
     @post("/discard", status_code=200, summary="Give all that match up for good (operator)")
@@ -87,6 +90,7 @@ class WriteRoutes(Controller):
         "/{write_id:uuid}/{step:str}",
         status_code=200,
         summary="redrive, cancel or discard one write, or its target on one connection (operator)",
+        description="A redrive looks up what is parked before it sends it; without_looking=true sends it at once.",
     )
     async def move(
         self,
@@ -96,13 +100,23 @@ class WriteRoutes(Controller):
         write_id: FromPath[UUID],
         step: FromPath[str],
         connection: FromQuery[str] = "",
+        without_looking: FromQuery[bool] = False,
     ) -> dict[str, Any]:
         require_admin(who)
         found = await tenant_of(services, who, tenant)
         delivery = services.delivery
-        steps = {"redrive": delivery.redrive, "cancel": delivery.cancel, "discard": delivery.discard}
+        steps: dict[str, Callable[..., Awaitable[WriteView]]] = {
+            "redrive": partial(delivery.redrive, without_looking=without_looking),
+            "cancel": delivery.cancel,
+            "discard": delivery.discard,
+        }
         if step not in steps:
             raise NotFound("There is no such step; use redrive, cancel or discard.")
+        if without_looking and step != "redrive":
+            raise ValidationError(
+                "Only a redrive can go without a look-up.",
+                fields=(FieldError("without_looking", f"has no meaning for {step}; leave it out"),),
+            )
         moved = await steps[step](
             found.id,
             write_id,

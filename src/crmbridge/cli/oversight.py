@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -52,6 +52,36 @@ async def list_incidents(
         empty="No open incident.",
         right=("seen",),
     )
+
+
+@incidents.command("show")
+@guarded
+async def show(
+    tenant: TenantName, incident: IncidentId, url: Url = DEFAULT_URL, as_json: AsJson = False
+) -> None:
+    """One incident: what it is about, and what to do."""
+    output = Output(as_json)
+    async with Client(url, find_key(url)) as client:
+        found = await client.get("incidents", tenant, incident)
+    if as_json:
+        output.tree(found)
+        return
+    output.line(found["title"])
+    output.facts(
+        [
+            ("incident", found["id"]),
+            ("kind", found["kind"]),
+            ("state", found["state"]),
+            ("opened", moment(found["opened_at"])),
+            ("seen", f"{found['times_seen']:,} times, the last one {moment(found['last_seen_at'])}"),
+            *((name.replace("_", " "), _text(value)) for name, value in found["details"].items()),
+        ]
+    )
+
+
+def _text(value: Any) -> Any:
+    """Values of one thing, such as the oldest write, on one line."""
+    return "  ".join(f"{name}={text}" for name, text in value.items()) if isinstance(value, dict) else value
 
 
 @incidents.command("acknowledge")

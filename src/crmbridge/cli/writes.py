@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, NamedTuple
 
 import typer
@@ -106,12 +108,23 @@ async def redrive(
     import_id: ImportFilter = "",
     connection: OnConnection = "",
     code: CodeFilter = "",
+    without_looking: Annotated[
+        bool,
+        typer.Option(
+            "--without-looking",
+            help="Send parked ones without the look-up first. What did reach the CRM is then there twice.",
+        ),
+    ] = False,
+    yes: Yes = False,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Try given-up writes again: one, or all that match."""
+    """Try given-up writes again: one, or all that match. What is parked is looked up in the CRM first."""
+    question = "A parked write that did reach the CRM will be there twice. Send without looking?"
+    if without_looking and not yes and not typer.confirm(question, err=True):
+        raise typer.Exit(1)
     wanted = {"state": state, "object": object_name, "import_id": import_id, "code": code}
-    step = _Step("redrive", "redriven", "tried again")
+    step = _Step("redrive", "redriven", "tried again", {"without_looking": True} if without_looking else {})
     await _move(step, tenant, write_id, everything, connection, wanted, url, Output(as_json))
 
 
@@ -170,11 +183,12 @@ async def discard(
 
 
 class _Step(NamedTuple):
-    """``name`` in the path, ``counted`` in the answer, ``told`` to the person."""
+    """``name`` in the path, ``counted`` in the answer, ``told`` to the person; ``how`` goes along."""
 
     name: str
     counted: str
     told: str
+    how: Mapping[str, bool] = MappingProxyType({})
 
 
 async def _move(
@@ -191,10 +205,14 @@ async def _move(
         raise UsageProblem("Name one write, or give --all.")
     async with Client(url, find_key(url)) as client:
         if write_id:
-            found = await client.post("tenants", tenant, "writes", write_id, step.name, connection=connection)
+            how = dict.fromkeys(step.how, "true")
+            found = await client.post(
+                "tenants", tenant, "writes", write_id, step.name, connection=connection, **how
+            )
             _show_write(output, found)
             return
-        body = {name: text for name, text in {**wanted, "connection": connection}.items() if text}
+        body: dict[str, Any] = {n: text for n, text in {**wanted, "connection": connection}.items() if text}
+        body |= step.how
         moved = await _move_all(client, output, step, tenant, body)
     if output.as_json:
         output.tree({step.counted: moved})

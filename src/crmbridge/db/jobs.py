@@ -124,10 +124,11 @@ class PgQueuerJobs:
     pool is thrown away with its listener connection whenever the server cut that.
     """
 
-    def __init__(self, dsn: str, pool: Any, connections: int) -> None:
+    def __init__(self, dsn: str, pool: Any, connections: int, prepared_statements: bool = True) -> None:
         self._dsn = dsn
         self._pool = pool
         self._connections = connections
+        self._prepared_statements = prepared_statements
         self._queries = queries_on(AsyncpgPoolDriver(pool))
         self._functions: dict[str, tuple[JobFunction, int]] = {}
         self._crons: list[tuple[str, str, TickFunction]] = []
@@ -139,12 +140,16 @@ class PgQueuerJobs:
         self.every("17 * * * *", "jobs.prune", self._prune)
 
     @classmethod
-    async def open(cls, scheduler_dsn: str, *, connections: int = 4) -> PgQueuerJobs:
+    async def open(
+        cls, scheduler_dsn: str, *, connections: int = 4, prepared_statements: bool = True
+    ) -> PgQueuerJobs:
         """Prepare for enqueueing; ``run`` opens up to ``connections`` more (at least 2: its listener keeps one).
 
-        Nothing is connected yet, so this cannot fail for want of a database.
+        ``prepared_statements=False`` prepares none under a name, as :meth:`Database.open` does. The listener needs a
+        session of its own whatever it says. Nothing is connected yet, so this cannot fail for want of a database.
         """
-        return cls(scheduler_dsn, await _open_pool(scheduler_dsn, 2), max(connections, 2))
+        pool = await _open_pool(scheduler_dsn, 2, prepared_statements)
+        return cls(scheduler_dsn, pool, max(connections, 2), prepared_statements)
 
     async def close(self) -> None:
         await _close_pool(self._pool)
@@ -295,7 +300,7 @@ class PgQueuerJobs:
     @asynccontextmanager
     async def _manager(self, shutdown: asyncio.Event) -> AsyncIterator[_LocalCapacity]:
         capacity = {kind: concurrency for kind, (_, concurrency) in self._functions.items()}
-        pool = await _open_pool(self._dsn, self._connections)
+        pool = await _open_pool(self._dsn, self._connections, self._prepared_statements)
         manager = _LocalCapacity(queries_on(AsyncpgPoolDriver(pool)), capacity, self._looked)
         manager.shutdown = shutdown
         for kind, (function, _) in self._functions.items():
@@ -463,7 +468,8 @@ class _LocalCapacity(QueueManager):
         super().forget_job(job_id, context, task)
 
 
-async def _open_pool(dsn: str, connections: int) -> Any:
+async def _open_pool(dsn: str, connections: int, prepared_statements: bool) -> Any:
+    options: dict[str, Any] = {} if prepared_statements else {"statement_cache_size": 0}
     return await asyncpg.create_pool(
         dsn,
         min_size=0,
@@ -472,6 +478,7 @@ async def _open_pool(dsn: str, connections: int) -> Any:
         connection_class=PooledConnection,
         timeout=CONNECT_SECONDS,
         server_settings={"application_name": "crmbridge jobs"},
+        **options,
     )
 
 

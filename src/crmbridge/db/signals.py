@@ -18,17 +18,25 @@ from crmbridge.db.pool import Database
 __all__ = ["Signals"]
 
 CHANNEL = "crmbridge_signals"
-_SEND = f"select pg_notify('{CHANNEL}', $1)"
+# A commit that is not flushed: a word that a crash takes is lost anyway, and others wait for its end.
+_SEND = f"""
+with unflushed as materialized (select set_config('synchronous_commit', 'off', true) as is_set)
+select pg_notify('{CHANNEL}', $1) from unflushed where is_set is not null
+"""  # noqa: S608 - the channel is ours
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 
 _log = logging.getLogger("crmbridge.db.signals")
 
 
 class Signals:
-    """Sends words through ``db`` and listens on a connection of its own, opened again whenever it is cut."""
+    """Sends words through ``db`` and listens on a connection of its own, opened again whenever it is cut.
 
-    def __init__(self, db: Database, scheduler_dsn: str) -> None:
+    That one needs a session: a pool that lends connections by the transaction gives what was listened to away.
+    """
+
+    def __init__(self, db: Database, scheduler_dsn: str, *, prepared_statements: bool = True) -> None:
         self._db = db
+        self._options: dict[str, Any] = {} if prepared_statements else {"statement_cache_size": 0}
         self._hosts = Hosts(scheduler_dsn)
         self._hearers: dict[str, Callable[[str], None]] = {}
         self._task: asyncio.Task[None] | None = None
@@ -60,7 +68,9 @@ class Signals:
             conn: Any = None
             try:
                 conn = await self._hosts.connect(
-                    timeout=CONNECT_SECONDS, server_settings={"application_name": "crmbridge signals"}
+                    timeout=CONNECT_SECONDS,
+                    server_settings={"application_name": "crmbridge signals"},
+                    **self._options,
                 )
                 conn.add_termination_listener(lambda _, cut=cut: cut.set())
                 await conn.add_listener(CHANNEL, self._heard)

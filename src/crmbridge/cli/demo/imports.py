@@ -235,7 +235,8 @@ class _Try:
         result.read, result.rejected = mark.read, mark.rejected
         result.accepted = mark.accepted + mark.replayed
         result.delivered, result.given_up = delivered.applied, delivered.given_up
-        result.reasons, result.seconds = delivered.reasons, delivered.seconds
+        result.reasons = [(each.times, each.reason) for each in delivered.reasons]
+        result.seconds = delivered.seconds
         result.calls = emulators.calls(slug) - calls_before
         rows_after = emulators.rows(slug)
         result.held = max((rows_after[name] - rows_before.get(name, 0) for name in rows_after), default=0)

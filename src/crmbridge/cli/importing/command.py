@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from crmbridge.cli.importing.marks import Mark
     from crmbridge.cli.importing.rows import RowReader
     from crmbridge.cli.importing.run import Delivered, Target
+    from crmbridge.cli.importing.targets import Refusals, Targets
 
 __all__ = ["ImportForm", "begin", "import_file", "prepare"]
 
@@ -57,15 +58,23 @@ class Prepared:
 
     reader: RowReader
     mapping: dict[str, str | None]
-    slots: Slots
+    targets: Targets
     cleaner: Cleaner
     settings: str
 
+    @property
+    def slots(self) -> Slots:
+        """Of the connection by which rows are made."""
+        return self.targets.first
+
 
 async def prepare(client: Client, form: ImportForm) -> Prepared:
-    """Opens the file and reads the tenant's slots. Raises Problem; the caller closes ``reader``."""
-    from crmbridge.cli.importing.cleaning import Cleaner, choose_mapping, slots_from
+    """Opens the file and reads the tenant's slots, of all connections that get the rows. Raises Problem; the caller
+    closes ``reader``.
+    """
+    from crmbridge.cli.importing.cleaning import Cleaner, choose_mapping
     from crmbridge.cli.importing.rows import UnreadableFile, open_rows
+    from crmbridge.cli.importing.targets import ask_targets
     from crmbridge.core.records import Object
 
     if form.object not in list(Object):
@@ -81,13 +90,8 @@ async def prepare(client: Client, form: ImportForm) -> Prepared:
         raise Problem(f"{form.source} cannot be read: {reason}.", code="unreadable_file") from None
     try:
         tenant = await client.get("tenants", form.tenant)
-        answer = await client.get("tenants", form.tenant, "mappings", connection=form.connection)
-        slots = slots_from(
-            form.object,
-            tenant["vertical"],
-            answer["mappings"],
-            keeps_unknown=tenant.get("unknown_slots") == "note",
-        )
+        targets = await ask_targets(client, tenant, form.object, form.connection)
+        slots = targets.first
         mapping = choose_mapping(reader.headers, slots, form.map_option)
         if unknown := [slot for slot in form.match if slot not in mapping.values()]:
             raise UsageProblem(
@@ -102,7 +106,7 @@ async def prepare(client: Client, form: ImportForm) -> Prepared:
         raise
     decides = [mapping, region, form.dayfirst, zone, reader.encoding.name, reader.delimiter, form.match]
     digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
-    return Prepared(reader=reader, mapping=mapping, slots=slots, cleaner=cleaner, settings=digest)
+    return Prepared(reader=reader, mapping=mapping, targets=targets, cleaner=cleaner, settings=digest)
 
 
 async def begin(client: Client, form: ImportForm, prepared: Prepared, *, restart: bool) -> tuple[Mark, str]:
@@ -268,7 +272,8 @@ def _fate(form: ImportForm, prepared: Prepared, slot: str | None) -> str:
     if slot is None:
         return "left out"
     if prepared.slots.reaches(slot):
-        return ""
+        lacking = prepared.targets.lacking(slot)
+        return f"refused by {', '.join(lacking)}: no place there" if lacking else ""
     note = note_slot(form.object, prepared.slots)
     place = f"kept in {form.object}.{note}" if note else "left out"
     return f"no place in this CRM: {place}"
@@ -302,7 +307,8 @@ def _summary(output: Output, mark: Mark, delivered: Delivered | None, rejects: P
         "dead_letters": delivered.counts.get("dead_letter", 0) if delivered else None,
         "parked": delivered.counts.get("parked", 0) if delivered else None,
         "reasons": [
-            {"count": count, "reason": text} for count, text in (delivered.reasons if delivered else [])
+            {"count": each.times, "connection": each.connection, "reason": each.reason}
+            for each in (delivered.reasons if delivered else [])
         ],
         "seconds": round(seconds, 2),
         "records_per_second": round(done / seconds, 1) if seconds else None,
@@ -323,8 +329,8 @@ def _summary(output: Output, mark: Mark, delivered: Delivered | None, rejects: P
             ("import", mark.import_id),
         ]
     )
-    for count, text in islice(delivered.reasons if delivered else (), 10):
-        output.line(f"  {count:,} x {text}", "yellow")
+    for each in islice(delivered.reasons if delivered else (), 10):
+        output.line(f"  {each.times:,} x {each.told}", "yellow")
 
 
 def _told_delivered(mark: Mark, delivered: Delivered | None) -> str:
@@ -334,39 +340,69 @@ def _told_delivered(mark: Mark, delivered: Delivered | None) -> str:
 
 
 async def _dry_run(form: ImportForm, url: str, output: Output) -> None:
-    """Reads and cleans every row; sends none."""
+    """Reads and cleans every row, and asks what each connection would refuse; sends none."""
     from crmbridge.cli.importing.cleaning import SpoiltRow
     from crmbridge.cli.importing.rows import BadRow
+    from crmbridge.cli.importing.targets import Refusals, would_refuse
 
     async with Client(url, find_key(url)) as client:
         prepared = await prepare(client, form)
-    good, bad, example = 0, [], None
-    with prepared.reader as reader:
-        _show_mapping(output, form, prepared)
-        for row in reader:
-            try:
-                if isinstance(row, BadRow):
-                    raise SpoiltRow(row.reason)
-                fields = prepared.cleaner.fields(row.values)
-                example = example or fields
-                good += 1
-            except SpoiltRow as spoilt:
-                bad.append((row.line, str(spoilt)))
-    _show_dry_run(output, good, bad, example)
+        good, bad, example = 0, [], None
+        refusals = Refusals(prepared.targets, form.object)
+        with prepared.reader as reader:
+            _show_mapping(output, form, prepared)
+            for row in reader:
+                try:
+                    if isinstance(row, BadRow):
+                        raise SpoiltRow(row.reason)
+                    fields = prepared.cleaner.fields(row.values)
+                    example = example or fields
+                    good += 1
+                    refusals.note(row.line, fields)
+                except SpoiltRow as spoilt:
+                    bad.append((row.line, str(spoilt)))
+        asked = await would_refuse(
+            client, form.tenant, refusals, connection=form.connection, match=form.match
+        )
+    _show_dry_run(output, good, bad, example, refusals, asked)
 
 
 def _show_dry_run(
-    output: Output, good: int, bad: list[tuple[int, str]], example: dict[str, Any] | None
+    output: Output,
+    good: int,
+    bad: list[tuple[int, str]],
+    example: dict[str, Any] | None,
+    refusals: Refusals,
+    asked: list[tuple[str, int, str]],
 ) -> None:
+    connections = list(refusals.targets.slots)
     if output.as_json:
+        refused = [{"connection": name, "rows": n, "reason": text} for name, n, text in refusals.lines()]
+        refused += [{"connection": name, "line": n, "reason": text} for name, n, text in asked]
         output.tree(
-            {"good": good, "rejected": [{"line": n, "reason": text} for n, text in bad], "example": example}
+            {
+                "good": good,
+                "rejected": [{"line": n, "reason": text} for n, text in bad],
+                "example": example,
+                "connections": connections,
+                "would_refuse": refused,
+            }
         )
         return
     output.line(f"{good:,} rows can be sent, {len(bad):,} cannot. Nothing was sent.")
+    if len(connections) > 1:
+        output.line(f"Each goes to {', '.join(connections)}.")
     if example:
         output.line()
         output.facts((f"first row, {name}", value) for name, value in example.items())
+    rows = [(name, f"{n:,} {'row' if n == 1 else 'rows'}", text) for name, n, text in refusals.lines()]
+    rows += [(name, f"such as line {n:,}", text) for name, n, text in asked]
+    if rows:
+        output.line()
+        output.table(("would refuse", "", "reason"), rows[:20])
+        output.remark(
+            "What a connection but the first refuses becomes a dead letter there; the others get it."
+        )
     if bad:
         output.line()
         output.table(("line", "reason"), _first(bad, 20), right=("line",))

@@ -15,7 +15,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from crmbridge.cli.client import Client
 from crmbridge.cli.importing.cleaning import Cleaner, SpoiltRow
@@ -24,7 +24,7 @@ from crmbridge.cli.importing.rejects import Rejects
 from crmbridge.cli.importing.rows import BadRow, Row, RowReader
 from crmbridge.cli.problems import Problem, ServerRefusal, ServerUnreachable
 
-__all__ = ["Delivered", "Importer", "Target", "View", "follow"]
+__all__ = ["Delivered", "Importer", "Reason", "Target", "View", "follow"]
 
 IN_FLIGHT = 3
 _MOST_BYTES = 600_000
@@ -60,12 +60,25 @@ class Target:
     match: tuple[str, ...] = ()
 
 
+class Reason(NamedTuple):
+    """Why writes were given up on one connection, and how many."""
+
+    times: int
+    reason: str
+    connection: str = ""
+
+    @property
+    def told(self) -> str:
+        """The reason with the connection before it, where there is one to name."""
+        return f"{self.connection}: {self.reason}" if self.connection else self.reason
+
+
 @dataclass(kw_only=True)
 class Delivered:
     """What became of the accepted rows so far."""
 
     counts: dict[str, int] = field(default_factory=dict)
-    reasons: list[tuple[int, str]] = field(default_factory=list)
+    reasons: list[Reason] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
@@ -367,9 +380,9 @@ async def follow(
     return delivered
 
 
-async def _reasons(client: Client, target: Target, most: int = 1_000) -> list[tuple[int, str]]:
-    """Why writes were given up, with how often, of the newest ``most``."""
-    found: Counter[str] = Counter()
+async def _reasons(client: Client, target: Target, most: int = 1_000) -> list[Reason]:
+    """Why writes were given up, on which connection and how often, of the newest ``most``."""
+    found: Counter[tuple[str, str]] = Counter()
     for state in ("dead_letter", "parked"):
         cursor, seen = "", 0
         while seen < most:
@@ -391,8 +404,9 @@ async def _reasons(client: Client, target: Target, most: int = 1_000) -> list[tu
                         if existing := error.get("existing_remote_id"):
                             # Else every clash would be a reason of its own.
                             reason = reason.replace(str(existing), "…")
-                        found[f"{error.get('code', state)}: {reason}"] += 1
+                        told = f"{error.get('code', state)}: {reason}"
+                        found[told, str(entry.get("connection", ""))] += 1
             cursor = page.get("next_cursor") or ""
             if not cursor:
                 break
-    return [(count, reason) for reason, count in found.most_common()]
+    return [Reason(count, reason, connection) for (reason, connection), count in found.most_common()]

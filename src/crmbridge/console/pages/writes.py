@@ -42,7 +42,8 @@ _STEPS = {
         "Send again",
         [
             "Its targets that are parked or dead letters are tried again now, with the same mark.",
-            "Do it when the reason is gone: a parked write that did reach the CRM could be there twice.",
+            "What is parked is looked up in the CRM first: found, it is applied; surely not there, it is sent; "
+            "where that cannot be told it is parked again.",
         ],
     ),
     "discard": (
@@ -63,6 +64,14 @@ _STEPS = {
             "What is being sent at this moment goes on.",
         ],
     ),
+}
+
+
+_WITHOUT_LOOKING = {
+    "name": "without_looking",
+    "label": "Send again without looking",
+    "warning": "For what the look-up cannot tell, when you have looked in the CRM yourself. "
+    "A parked write that did reach the CRM will be there twice.",
 }
 
 
@@ -234,6 +243,9 @@ async def confirm_step(visit: Visit) -> Page:
         back=path,
         is_danger=event is not Event.REDRIVE,
         asks_reason=event is Event.DISCARD,
+        asks_whether=_WITHOUT_LOOKING
+        if event is Event.REDRIVE and any(target.state is TargetState.PARKED for target in targets)
+        else None,
     )
 
 
@@ -253,15 +265,19 @@ async def take_step(visit: Visit) -> Page:
     }
     try:
         if event is Event.REDRIVE:
-            await delivery.redrive(tenant.id, write_id, **who)
+            await delivery.redrive(tenant.id, write_id, without_looking=_insists(visit), **who)
         elif event is Event.CANCEL:
             await delivery.cancel(tenant.id, write_id, **who)
         else:
             await delivery.discard(tenant.id, write_id, reason=visit.form.get("reason", ""), **who)
     except CrmError as error:
         return visit.back(path, error)
-    told = {Event.REDRIVE: "sent again", Event.CANCEL: "cancelled", Event.DISCARD: "discarded"}[event]
+    told = {Event.REDRIVE: "tried again", Event.CANCEL: "cancelled", Event.DISCARD: "discarded"}[event]
     return visit.go(path, f"The write is {told}{f' on {name}' if name else ''}.")
+
+
+def _insists(visit: Visit) -> bool:
+    return visit.form.get("without_looking", "") == "yes"
 
 
 async def confirm_redrive_all(visit: Visit) -> Page:
@@ -285,7 +301,13 @@ async def confirm_redrive_all(visit: Visit) -> Page:
             f"Targets that are {' '.join([state.value.replace('_', ' '), ' and '.join(limits)]).strip()}: "
             f"up to {most:,}.",
             "They are tried again now, with the same marks.",
+            *(
+                ["Each is looked up in the CRM first, and parked again where that cannot be told."]
+                if state is TargetState.PARKED
+                else []
+            ),
         ],
+        asks_whether=_WITHOUT_LOOKING if state is TargetState.PARKED else None,
         action=f"{path}/redrive",
         button="Send all again",
         back=link(path, **chosen),
@@ -307,6 +329,10 @@ async def redrive_all(visit: Visit) -> Page:
     tenant = await visit.tenant()
     wanted = _redriven(visit.form, await visit.services.connections.summaries(tenant.id))
     moved = await visit.services.delivery.redrive_many(
-        tenant.id, wanted, actor=visit.actor, request_id=visit.request_id
+        tenant.id,
+        wanted,
+        actor=visit.actor,
+        request_id=visit.request_id,
+        without_looking=_insists(visit),
     )
-    return visit.go(f"/admin/tenants/{tenant.slug}/writes", f"{moved:,} target(s) are sent again.")
+    return visit.go(f"/admin/tenants/{tenant.slug}/writes", f"{moved:,} target(s) are tried again.")

@@ -24,6 +24,9 @@ TICK_SECONDS = 20.0
 # A renewal that failed is not tried again at once: its call will, should one come.
 RETRY_SECONDS = 300.0
 _MOST_AT_A_TICK = 200
+# So that what two hundred of them read does not stand before live calls in the line for a database connection. More
+# would not be quicker: lending renews four tokens at a time.
+_MOST_AT_ONCE = 8
 _log = structlog.get_logger("crmbridge.connections")
 
 
@@ -51,7 +54,13 @@ class Ahead:
         """Renew what is due; answers how many were renewed. A refused grant becomes its one incident on the way."""
         async with self._db.system() as conn:
             due = await store.due_tokens(conn, _MOST_AT_A_TICK)
-        return sum(await asyncio.gather(*(self._renew(*one) for one in due)))
+        places = asyncio.Semaphore(_MOST_AT_ONCE)
+
+        async def renewed(tenant_id: UUID, credential_id: UUID) -> bool:
+            async with places:
+                return await self._renew(tenant_id, credential_id)
+
+        return sum(await asyncio.gather(*(renewed(*one) for one in due)))
 
     async def _tick(self) -> None:
         await self.run()

@@ -13,7 +13,6 @@ from crmbridge.core.operations import Operation
 from crmbridge.core.records import Object, WriteResult
 from crmbridge.services.audit.model import AuditEntry
 from crmbridge.services.connections.budgets.window import Remaining
-from crmbridge.services.connections.routing.table import RouteRow
 
 __all__ = [
     "ConnectionRow",
@@ -104,10 +103,7 @@ class Held(msgspec.Struct, kw_only=True):
 
 
 class ConnectionRow(msgspec.Struct, kw_only=True):
-    """A row of ``connections`` with the credential in use, if there is one.
-
-    ``siblings`` are all connections of the tenant with their routes, this one included; read with a single one only.
-    """
+    """A row of ``connections`` with the credential in use, if there is one."""
 
     id: UUID
     name: str
@@ -115,7 +111,6 @@ class ConnectionRow(msgspec.Struct, kw_only=True):
     routes: dict[str, str]
     is_paused: bool
     held: Held | None = None
-    siblings: list[RouteRow] = []
 
 
 class ConnectionSummary(msgspec.Struct, kw_only=True):

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from time import monotonic
 from typing import Any
 from uuid import UUID, uuid4
-
-import msgspec
 
 from crmbridge.core.driver import CrmDriver, Proof, refuse
 from crmbridge.core.errors import (
@@ -18,13 +14,11 @@ from crmbridge.core.errors import (
     CrmError,
     FieldError,
     Fix,
-    NotConfigured,
     NotFound,
     ValidationError,
 )
 from crmbridge.core.manifest import AuthKind, Manifest
 from crmbridge.core.operations import Operation
-from crmbridge.core.records import Object
 from crmbridge.core.secret import Secret
 from crmbridge.db.pool import Database
 from crmbridge.services.audit.model import AuditEntry
@@ -46,57 +40,19 @@ from crmbridge.services.connections.model import (
     Held,
     TestReport,
 )
+from crmbridge.services.connections.opening import FRESH_SECONDS, Opened, Openings
 from crmbridge.services.connections.overlap import Overlap
 from crmbridge.services.connections.routing import Routing
 from crmbridge.services.connections.routing.table import RouteRow, effective
 from crmbridge.services.connections.trial import Trial
 from crmbridge.services.incidents.service import Incidents
-from crmbridge.services.mapping.model import Overrides
-from crmbridge.services.mapping.service import Mapping as MappingService
-from crmbridge.services.mapping.service import build_field_map
 from crmbridge.services.oauth.service import ACCESS_TOKEN, OAuth
 from crmbridge.services.tenants.model import Tenant
 from crmbridge.services.tenants.service import Tenants
 from crmbridge.services.vault.service import Vault
 from crmbridge.toolkit.egress import Egress, EgressPolicy
-from crmbridge.toolkit.fieldmap import FieldMap
 
-__all__ = ["Connections", "Opened"]
-
-# How long another process may go on with a connection that was changed here. Seconds.
-FRESH_SECONDS = 2.0
-# Nothing older than that is used again, so this need only hold what is opened in that time.
-_MOST_CACHED = 2_000
-
-
-class Opened(msgspec.Struct):
-    """A connection as read from the tables: sealed credential, manifest under its settings, overrides."""
-
-    row: ConnectionRow
-    held: Held
-    driver: type[CrmDriver]
-    manifest: Manifest
-    overrides: Overrides
-    read_at: float
-    maps: dict[Object, FieldMap] = {}
-
-    @property
-    def credential(self) -> Credential:
-        """The credential in use."""
-        return self.held.credential
-
-    def keep(self, held: Held) -> None:
-        """Go on with newer tokens of the same credential."""
-        is_same = held.credential.id == self.held.credential.id
-        if is_same and held.credential.row_version > self.held.credential.row_version:
-            self.held = held
-
-    def field_map(self, tenant: Tenant, obj: Object) -> FieldMap:
-        """The map of one object, built once."""
-        found = self.maps.get(obj)
-        if found is None:
-            found = self.maps[obj] = build_field_map(tenant, self.driver, obj, self.overrides)
-        return found
+__all__ = ["Connections"]
 
 
 class Connections:
@@ -111,7 +67,6 @@ class Connections:
         tenants: Tenants,
         vault: Vault,
         oauth: OAuth,
-        mapping: MappingService,
         egress: Egress,
         policy: EgressPolicy,
         load_driver: Callable[[str], type[CrmDriver]],
@@ -122,7 +77,6 @@ class Connections:
         self._incidents = incidents
         self._tenants = tenants
         self._vault = vault
-        self._mapping = mapping
         self._policy = policy
         self._load = load_driver
         self.lending = Lending(db=db, audit=audit, incidents=incidents, vault=vault, oauth=oauth)
@@ -139,10 +93,13 @@ class Connections:
         self.links = ConnectLinks(self, db=db, audit=audit, load_driver=load_driver, base_url=oauth.base_url)
         self.consent = Consent(self, db=db, oauth=oauth, policy=policy, load_driver=load_driver)
         self.routing = Routing(self, db=db, audit=audit, fresh_seconds=FRESH_SECONDS)
-        self._cache: OrderedDict[tuple[UUID, object], Opened] = OrderedDict()
+        self._openings = Openings(
+            db=db, tenants=tenants, vault=vault, load_driver=load_driver, learn_routes=self.routing.learn
+        )
 
     async def close(self) -> None:
         """Wait for tokens that are being renewed, give back what was not used of budgets."""
+        await self._openings.close()
         await self.lending.close()
         await self.budgets.close()
 
@@ -404,48 +361,12 @@ class Connections:
         self, tenant_id: UUID, *, name: str = "primary", connection_id: UUID | None = None
     ) -> Connection:
         """The connection of this name or id. Raises NotFound (no such tenant, name), NotConfigured (no credential)."""
-        tenant = await self._tenants.get(tenant_id)
-        key = (tenant.id, connection_id or name)
-        opened = self._cache.get(key)
-        if opened is None or monotonic() - opened.read_at > FRESH_SECONDS:
-            opened = await self._read(tenant, name, connection_id)
-            self._cache[key] = opened
-            self._cache.move_to_end(key)
-            while len(self._cache) > _MOST_CACHED:
-                self._cache.popitem(last=False)
+        tenant, opened = await self._openings.open(tenant_id, name=name, connection_id=connection_id)
         return Connection(self, tenant, opened)
-
-    async def _read(self, tenant: Tenant, name: str, connection_id: UUID | None) -> Opened:
-        row = await self._db.alone(
-            tenant.id,
-            lambda conn, setting: store.find_connection(
-                conn, setting, name=name, connection_id=connection_id
-            ),
-        )
-        if row is not None:
-            self.routing.learn(tenant.id, row.siblings)
-        elif connection_id is None:
-            async with self._db.tenant(tenant.id) as conn:
-                await self.routing.check_known(conn, name)
-        overrides = await self._mapping.overrides_of(tenant.id, row.id) if row and row.held else {}
-        if row is None or row.held is None:
-            what = f"the connection {name!r}" if connection_id is None else f"the connection {connection_id}"
-            raise NotConfigured(f"Tenant {tenant.slug} has no active credential for {what}.")
-        driver = self._load(row.driver)
-        return Opened(
-            row=row,
-            held=row.held,
-            driver=driver,
-            manifest=driver.manifest_for(row.held.credential.settings),
-            overrides=overrides,
-            read_at=monotonic(),
-            maps={},
-        )
 
     def _forget(self, tenant_id: UUID) -> None:
         self.routing.forget(tenant_id)
-        for key in [key for key in self._cache if key[0] == tenant_id]:
-            del self._cache[key]
+        self._openings.forget(tenant_id)
 
     def mapping_changed(self, tenant_id: UUID) -> None:
         """Drop what is cached of this tenant, so that a changed mapping counts at once here."""

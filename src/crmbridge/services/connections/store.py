@@ -7,44 +7,30 @@ from time import monotonic
 from typing import Any
 from uuid import UUID
 
-from crmbridge.db.pool import setting_first
 from crmbridge.services.connections.model import ConnectionRow, Credential, CredentialStatus, Held
-from crmbridge.services.connections.routing.table import RouteRow
 
-_CREDENTIAL = """
+CREDENTIAL = """
 k.id, k.connection_id, c.name as connection, k.driver, k.status, k.settings, k.facts, k.account, k.scopes,
 k.missing_rights, k.previous_id, k.row_version, k.created_by, k.created_at, k.tested_at, k.test_error, k.activated_at,
 k.rotated_at, k.expires_at, extract(epoch from k.expires_at - clock_timestamp())::float8 as seconds_left
 """
 
 # Connections, with the credential in use.
-_OPEN = """
-select c.id as c_id, c.name as c_name, c.driver as c_driver, c.routes, c.paused_at, k.sealed, k.*,
-    c.name as connection{siblings},
-    extract(epoch from k.expires_at - clock_timestamp())::float8 as seconds_left
+_OPEN = f"""
+select c.id as c_id, c.name as c_name, c.driver as c_driver, c.routes, c.paused_at, k.sealed, {CREDENTIAL}
 from connections c
 left join tenant_credentials k
     on k.connection_id = c.id and k.status in ('active', 'needs_reauthorization')
 where c.closed_at is null
-"""
+"""  # noqa: S608 - a constant list of columns
 
-# One by name, and the routes of all.
-_SIBLINGS = """,
-    (select jsonb_agg(jsonb_build_object('id', o.id, 'name', o.name, 'routes', o.routes) order by o.created_at, o.id)
-     from connections o where o.closed_at is null) as siblings"""
-_OPEN_BY_NAME = _OPEN.replace("{siblings}", _SIBLINGS) + " and c.name = $1"
+_OPEN_BY_NAME = _OPEN + " and c.name = $1"
 
 # The same by id.
-_OPEN_BY_ID = _OPEN_BY_NAME.replace("c.name = $1", "c.id = $1")
-
-# Each in a transaction of its own, which sets the tenant before the first row is read.
-_ALONE_BY_NAME = setting_first(2) + _OPEN_BY_NAME.replace(
-    "where c.closed_at", "where (select is_set from tenants_set) and c.closed_at"
-).replace("where o.closed_at", "where (select is_set from tenants_set) and o.closed_at")
-_ALONE_BY_ID = _ALONE_BY_NAME.replace("c.name = $1", "c.id = $1")
+_OPEN_BY_ID = _OPEN + " and c.id = $1"
 
 # All connections of the tenant, with the credential in use.
-_OPEN_ALL = _OPEN.replace("{siblings}", "") + " order by c.created_at, c.id"
+_OPEN_ALL = _OPEN + " order by c.created_at, c.id"
 
 # A connection by name, made when it is not there; answers its id and driver.
 _ENSURE = """
@@ -69,7 +55,7 @@ values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 # this one; waiting for it ends by itself, should a process hang.
 _LOCK_WAIT = "set local lock_timeout = '20s'"
 _LOCK = f"""
-select k.sealed, extract(epoch from k.token_not_before - clock_timestamp())::float8 as pause, {_CREDENTIAL}
+select k.sealed, extract(epoch from k.token_not_before - clock_timestamp())::float8 as pause, {CREDENTIAL}
 from tenant_credentials k join connections c on c.id = k.connection_id
 where k.id = $1 for no key update of k
 """  # noqa: S608 - a constant list of columns
@@ -107,10 +93,11 @@ update tenant_credentials set facts = $2, scopes = $3, missing_rights = $4,
 where id = $1
 """.replace("{ahead}", _AHEAD)
 
-# Tokens to renew now, over all tenants, as the scheduler.
+# Tokens to renew now, over all tenants, as the scheduler. The subselect makes the moment one that an index can be
+# searched for; by the bare function every token would be read.
 _DUE_TOKENS = """
 select tenant_id, id from tenant_credentials
-where status = 'active' and refresh_due_at <= clock_timestamp() order by refresh_due_at limit $1
+where status = 'active' and refresh_due_at <= (select clock_timestamp()) order by refresh_due_at limit $1
 """
 
 _POSTPONE = """
@@ -119,7 +106,7 @@ update tenant_credentials set refresh_due_at = clock_timestamp() + make_interval
 
 # One credential with its sealed part, locked against a concurrent change of state.
 _READ = f"""
-select k.sealed, {_CREDENTIAL} from tenant_credentials k join connections c on c.id = k.connection_id
+select k.sealed, {CREDENTIAL} from tenant_credentials k join connections c on c.id = k.connection_id
 where k.id = $1 for update of k
 """  # noqa: S608 - a constant list of columns
 
@@ -127,7 +114,7 @@ _LOOK = _READ.replace(" for update of k", "")
 
 # All credentials of the tenant, newest first.
 _LIST = f"""
-select {_CREDENTIAL} from tenant_credentials k join connections c on c.id = k.connection_id
+select {CREDENTIAL} from tenant_credentials k join connections c on c.id = k.connection_id
 order by k.created_at desc, k.id
 """  # noqa: S608
 
@@ -219,7 +206,8 @@ def _held(row: Any) -> Held:
     return Held(credential=_credential(row), sealed=row["sealed"] or b"", expires=expires)
 
 
-def _connection(row: Any, siblings: Any = ()) -> ConnectionRow:
+def connection_from(row: Any) -> ConnectionRow:
+    """The connection of a row with the columns of ``_OPEN``."""
     return ConnectionRow(
         id=row["c_id"],
         name=row["c_name"],
@@ -227,7 +215,6 @@ def _connection(row: Any, siblings: Any = ()) -> ConnectionRow:
         routes=row["routes"],
         is_paused=row["paused_at"] is not None,
         held=_held(row) if row["status"] else None,
-        siblings=[RouteRow(UUID(one["id"]), one["name"], one["routes"]) for one in siblings],
     )
 
 
@@ -239,23 +226,12 @@ async def read_connection(
         row = await conn.fetchrow(_OPEN_BY_ID, connection_id)
     else:
         row = await conn.fetchrow(_OPEN_BY_NAME, name)
-    return _connection(row, row["siblings"]) if row else None
-
-
-async def find_connection(
-    conn: Any, setting: str, *, name: str = "", connection_id: UUID | None = None
-) -> ConnectionRow | None:
-    """The same, for ``Database.alone``."""
-    if connection_id is not None:
-        row = await conn.fetchrow(_ALONE_BY_ID, connection_id, setting)
-    else:
-        row = await conn.fetchrow(_ALONE_BY_NAME, name, setting)
-    return _connection(row, row["siblings"]) if row else None
+    return connection_from(row) if row else None
 
 
 async def list_connections(conn: Any) -> list[ConnectionRow]:
     """All connections of the tenant."""
-    return [_connection(row) for row in await conn.fetch(_OPEN_ALL)]
+    return [connection_from(row) for row in await conn.fetch(_OPEN_ALL)]
 
 
 async def ensure_connection(

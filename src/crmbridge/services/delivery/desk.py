@@ -11,11 +11,14 @@ import msgspec
 
 from crmbridge import metrics
 from crmbridge.core.errors import FieldError, Fix, NotFound, ValidationError
+from crmbridge.core.ids import new_id
+from crmbridge.core.records import Object
 from crmbridge.db.pool import Database
 from crmbridge.services.audit.model import AuditEntry
 from crmbridge.services.audit.service import AuditLog
 from crmbridge.services.delivery import written
-from crmbridge.services.delivery.lane import store
+from crmbridge.services.delivery.intake import store as intake_store
+from crmbridge.services.delivery.lane import store, telling
 from crmbridge.services.delivery.lane.store import PulledLane
 from crmbridge.services.delivery.model import (
     TRANSITIONS,
@@ -29,11 +32,14 @@ from crmbridge.services.delivery.model import (
     sources_of,
 )
 from crmbridge.services.delivery.waiting import Waiters
+from crmbridge.services.incidents.service import Incidents
+from crmbridge.services.tenants.model import Tenant
 
 __all__ = ["Desk"]
 
 _ACTIONS = {
     Event.REDRIVE: "write.redriven",
+    Event.RESEND: "write.redriven",
     Event.DISCARD: "write.discarded",
     Event.CANCEL: "write.cancelled",
 }
@@ -47,13 +53,37 @@ class Desk:
         self,
         db: Database,
         audit: AuditLog,
+        incidents: Incidents,
         waiters: Waiters,
         on_lanes: Callable[[Sequence[PulledLane]], None],
     ) -> None:
         self._db = db
         self._audit = audit
+        self._incidents = incidents
         self._waiters = waiters
         self._on_lanes = on_lanes
+
+    async def add_import(
+        self, principal_actor: str, tenant: Tenant, obj: Object, *, connection_id: UUID | None = None
+    ) -> UUID:
+        """The id under which the writes of one import are found together."""
+        import_id = new_id()
+        async with self._db.tenant(tenant.id) as conn:
+            await intake_store.add_import(
+                conn, import_id, tenant.id, obj.value, connection_id, principal_actor
+            )
+            await self._audit.write(
+                conn,
+                AuditEntry(
+                    tenant_id=tenant.id,
+                    actor=principal_actor,
+                    action="import.started",
+                    connection_id=connection_id,
+                    subject_id=str(import_id),
+                    details={"object": obj.value},
+                ),
+            )
+        return import_id
 
     async def read(self, tenant_id: UUID, write_id: UUID) -> WriteView:
         """One write with its targets. Raises NotFound."""
@@ -92,15 +122,28 @@ class Desk:
         actor: str,
         request_id: str = "",
         connection_id: UUID | None = None,
+        without_looking: bool = False,
     ) -> WriteView:
-        """Send a parked or dead-lettered write again: every target, or one connection's. Raises NotFound, Conflict."""
-        return await self._step(tenant_id, Event.REDRIVE, actor, write_id, connection_id, "", request_id)
+        """Send a parked or dead-lettered write again: every target, or one connection's. Raises NotFound, Conflict.
+
+        What is parked is looked up first, and parked again when that cannot tell. ``without_looking`` sends it at
+        once: what did reach the CRM is then there twice.
+        """
+        event = Event.RESEND if without_looking else Event.REDRIVE
+        return await self._step(tenant_id, event, actor, write_id, connection_id, "", request_id)
 
     async def redrive_many(
-        self, tenant_id: UUID, wanted: WriteFilter, *, actor: str, request_id: str = ""
+        self,
+        tenant_id: UUID,
+        wanted: WriteFilter,
+        *,
+        actor: str,
+        request_id: str = "",
+        without_looking: bool = False,
     ) -> int:
         """The same for all dead letters that fit; parked ones only when the filter names their state."""
-        done = await self.steer_many(tenant_id, Event.REDRIVE, wanted, actor=actor, request_id=request_id)
+        event = Event.RESEND if without_looking else Event.REDRIVE
+        done = await self.steer_many(tenant_id, event, wanted, actor=actor, request_id=request_id)
         return done.moved
 
     async def steer_many(
@@ -115,7 +158,7 @@ class Desk:
         limit: int | None = None,
         until: datetime | None = None,
     ) -> Moved:
-        """Redrive, discard or cancel all targets that fit, at most ``limit`` of them.
+        """Redrive (or resend), discard or cancel all targets that fit, at most ``limit`` of them.
 
         Where the filter names no state, redrive and discard take dead letters, never parked ones.
         """
@@ -205,8 +248,7 @@ class Desk:
             lanes = await self._note(
                 conn, tenant_id, event, actor, wanted, moved, write_id, reason, request_id
             )
-        if moved:
-            metrics.note_step(event.value, len(moved))
+        _count(event, len(moved))
         self._on_lanes([lane for lane in lanes if lane.is_idle])
         return len(moved)
 
@@ -240,6 +282,7 @@ class Desk:
                 conn, tenant_id, wanted, sources=[source.value for source in sources], until=until
             )
             lanes = await self._note(conn, tenant_id, event, actor, wanted, moved, None, reason, request_id)
+        _count(event, len(moved))
         self._on_lanes([lane for lane in lanes if lane.is_idle])
         return Moved(moved=len(moved), left=left, until=until)
 
@@ -253,15 +296,13 @@ class Desk:
         write_id: UUID | None = None,
         limit: int | None = None,
         until: datetime | None = None,
-    ) -> Sequence[tuple[UUID, UUID]]:
-        sources = sources_of(event)
+    ) -> Sequence[tuple[UUID, bool]]:
         return await written.step(
             conn,
             tenant_id,
             wanted,
             write_id=write_id,
-            sources=[source.value for source in sources],
-            state=TRANSITIONS[sources[0], event].value,
+            moves={source.value: TRANSITIONS[source, event].value for source in sources_of(event)},
             until=until,
             limit=limit,
         )
@@ -273,16 +314,20 @@ class Desk:
         event: Event,
         actor: str,
         wanted: WriteFilter,
-        moved: Sequence[tuple[UUID, UUID]],
+        moved: Sequence[tuple[UUID, bool]],
         write_id: UUID | None,
         reason: str,
         request_id: str,
     ) -> Sequence[PulledLane]:
-        """Pull the lanes of what has moved, and one audit row."""
+        """Pull the lanes of what has moved, tell of what is still parked there, and one audit row."""
         if not moved:
             return []
-        lanes = await store.pull_lanes(conn, [connection_id for _, connection_id in moved])
+        lanes = await store.pull_lanes(conn, [connection_id for connection_id, _ in moved])
+        unparked = {connection_id for connection_id, was_parked in moved if was_parked}
+        await telling.unparked(conn, self._incidents, tenant_id, unparked, actor)
         details: dict[str, Any] = {"targets": len(moved)}
+        if event is Event.RESEND:
+            details["without_looking"] = True
         if reason:
             details["reason"] = reason[:200]
         if parts := {name: str(value) for name, value in _parts(wanted).items() if value}:
@@ -316,6 +361,11 @@ class Desk:
             )
         for target in targets:
             advance(target.state, event)
+
+
+def _count(event: Event, moved: int) -> None:
+    if moved:
+        metrics.note_step((Event.REDRIVE if event is Event.RESEND else event).value, moved)
 
 
 def _parts(wanted: WriteFilter) -> dict[str, Any]:

@@ -57,9 +57,9 @@ class Elsewhere:
     def _hear_waited(self, text: str) -> None:
         words = [UUID(word) for word in text.split()]
         for connection_id, target_id in zip(words[::2], words[1::2], strict=True):
-            drain = self._drains.get(connection_id)
-            if drain is not None:
-                self._waited[target_id] = None
-                while len(self._waited) > _MOST:
-                    self._waited.popitem(last=False)
-                drain.wake()
+            # Kept without a drain too: this process may be taking the lane just now.
+            self._waited[target_id] = None
+            while len(self._waited) > _MOST:
+                self._waited.popitem(last=False)
+            if connection_id in self._drains:
+                self._drains[connection_id].wake()

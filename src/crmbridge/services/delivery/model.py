@@ -46,7 +46,10 @@ class TargetState(StrEnum):
 
 
 class Event(StrEnum):
-    """What happens to a target. ``look-up`` events come from ``find_written``, the last three from people."""
+    """What happens to a target. ``look-up`` events come from ``find_written``, the last four from people.
+
+    A redrive looks first where the outcome cannot be told; a resend is a redrive of somebody who insists.
+    """
 
     SEND = "send"
     APPLIED = "applied"
@@ -57,6 +60,7 @@ class Event(StrEnum):
     NOT_FOUND = "look-up found nothing"
     UNDECIDED = "look-up cannot tell"
     REDRIVE = "redrive"
+    RESEND = "redrive without looking"
     DISCARD = "discard"
     CANCEL = "cancel"
 
@@ -74,8 +78,10 @@ TRANSITIONS: dict[tuple[TargetState, Event], TargetState] = {
     (_S.UNKNOWN, _E.FOUND): _S.APPLIED,
     (_S.UNKNOWN, _E.NOT_FOUND): _S.RETRYING,
     (_S.UNKNOWN, _E.UNDECIDED): _S.PARKED,
-    (_S.PARKED, _E.REDRIVE): _S.RETRYING,
+    (_S.PARKED, _E.REDRIVE): _S.UNKNOWN,
     (_S.DEAD_LETTER, _E.REDRIVE): _S.RETRYING,
+    (_S.PARKED, _E.RESEND): _S.RETRYING,
+    (_S.DEAD_LETTER, _E.RESEND): _S.RETRYING,
     (_S.PARKED, _E.DISCARD): _S.DISCARDED,
     (_S.DEAD_LETTER, _E.DISCARD): _S.DISCARDED,
     (_S.ACCEPTED, _E.CANCEL): _S.CANCELLED,

@@ -6,7 +6,7 @@ import asyncio
 import os
 import random
 import socket
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Coroutine, Sequence
 from contextvars import Context, copy_context
 from time import monotonic
 from typing import Any
@@ -15,14 +15,10 @@ from uuid import UUID
 import structlog
 
 from crmbridge import metrics
-from crmbridge.core.errors import CrmError
-from crmbridge.core.ids import new_id
-from crmbridge.core.operations import Outcome
-from crmbridge.core.records import Object
+from crmbridge.core.errors import CrmError, NotFound
 from crmbridge.db.jobs import Jobs, NewJob
 from crmbridge.db.pool import Database
 from crmbridge.db.signals import Signals
-from crmbridge.services.audit.model import AuditEntry
 from crmbridge.services.audit.service import AuditLog
 from crmbridge.services.connections.connection import Connection
 from crmbridge.services.connections.model import Intent
@@ -32,9 +28,9 @@ from crmbridge.services.delivery.courtesy import Courtesy
 from crmbridge.services.delivery.desk import Desk
 from crmbridge.services.delivery.elsewhere import Elsewhere
 from crmbridge.services.delivery.intake import store as intake_store
-from crmbridge.services.delivery.intake.accept import Acceptance, Origin, check_key
+from crmbridge.services.delivery.intake.accept import Acceptance, Origin, check_key, fresh
 from crmbridge.services.delivery.intake.flusher import Express, Flushed, Flusher
-from crmbridge.services.delivery.intake.store import PreparedWrite
+from crmbridge.services.delivery.intake.store import PreparedTarget, PreparedWrite
 from crmbridge.services.delivery.intake.subjects import fingerprint
 from crmbridge.services.delivery.lane import store, telling
 from crmbridge.services.delivery.lane.batch import window_of
@@ -45,12 +41,11 @@ from crmbridge.services.delivery.model import (
     Accepted,
     Limits,
     NewWrite,
-    TargetState,
     TargetView,
     WriteView,
 )
 from crmbridge.services.delivery.reading import Reading
-from crmbridge.services.delivery.waiting import Waiters
+from crmbridge.services.delivery.waiting import Ear, Waiters
 from crmbridge.services.incidents.service import Incidents
 from crmbridge.services.tenants.model import Tenant
 from crmbridge.services.vault.keys import TenantKeys
@@ -63,6 +58,8 @@ _log = structlog.get_logger("crmbridge.delivery")
 DRAIN = "delivery.drain"
 _FIRST_LOOK_SECONDS = 0.02
 _LAST_LOOK_SECONDS = 0.25
+# Rows of an import: so many are prepared at a stretch, so many are handed to the flusher at once.
+_STRETCH, _PART = 16, 100
 
 
 class Delivery(Desk):
@@ -84,14 +81,16 @@ class Delivery(Desk):
         self._courtesy = Courtesy(signals, self._start)
         self._elsewhere = Elsewhere(signals, self._drains, self._start)
         self._waiters = Waiters(self._elsewhere)
-        super().__init__(db, audit, self._waiters, self._enqueue)
+        super().__init__(db, audit, incidents, self._waiters, self._enqueue)
         self._vault = vault
         self._connections = connections
-        self._incidents = incidents
         self._jobs = jobs
         self._limits = limits or Limits()
         self._acceptance = Acceptance(db, vault, connections)
-        self._flusher = Flusher(db, self._enqueue, size=self._limits.flush_size)
+        # A live write does not wait for the rows of an import, nor share their statement.
+        self._flusher, self._import_flusher = (
+            Flusher(db, self._enqueue, size=self._limits.flush_size) for _ in range(2)
+        )
         self.reading = Reading(db, vault, connections, audit)
         self._tools = Tools(db, audit, incidents, self._waiters, self._limits, self._courtesy)
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -106,6 +105,7 @@ class Delivery(Desk):
     async def close(self) -> None:
         """Finish flushes and what was started on the side."""
         await self._flusher.close()
+        await self._import_flusher.close()
         while self._tasks:
             await asyncio.wait(set(self._tasks))
 
@@ -150,14 +150,15 @@ class Delivery(Desk):
         if wait_seconds > 0:
             self._courtesy.note_live()
         express = await self._express_for(item) if wait_seconds > 0 and item.may_go_alone else None
-        flushed = await self._flusher.submit(item, is_waited=wait_seconds > 0, express=express)
+        flusher = self._import_flusher if priority > 0 else self._flusher
+        flushed = await flusher.submit(item, is_waited=wait_seconds > 0, express=express)
         if flushed.replayed:
             return await self._replayed(tenant.id, flushed.write_id, wait_seconds)
         metrics.note_accepted(item.object, item.operation, source, monotonic() - started)
         if not flushed.is_taken:
             self._wake(item)
         if wait_seconds <= 0:
-            return _fresh(item)
+            return fresh(item)
         return await self._wait_for_fresh(item, flushed, wait_seconds)
 
     async def accept_many(
@@ -182,8 +183,12 @@ class Delivery(Desk):
         )
         started = monotonic()
         answers: list[Accepted | CrmError | None] = [None] * len(items)
+        flusher = self._import_flusher if priority > 0 else self._flusher
         pending: list[tuple[int, PreparedWrite, asyncio.Future[Flushed]]] = []
+        ready: list[tuple[int, PreparedWrite]] = []
         for place, new in enumerate(items):
+            if place and place % _STRETCH == 0:
+                await asyncio.sleep(0)
             try:
                 item = await self._acceptance.prepare(
                     tenant, new.intent, new.idempotency_key, origin, connections
@@ -192,9 +197,11 @@ class Delivery(Desk):
                 known = await self._known(tenant, new.intent, new.idempotency_key, connections)
                 answers[place] = error if known is None else await self._replayed(tenant.id, known, 0)
                 continue
-            pending.append((place, item, self._flusher.submit(item)))
-            if place % 100 == 99:
-                await asyncio.sleep(0)
+            ready.append((place, item))
+            if len(ready) == _PART:
+                pending += [(at, one, flusher.submit(one)) for at, one in ready]
+                ready.clear()
+        pending += [(at, one, flusher.submit(one)) for at, one in ready]
         for place, item, future in pending:
             try:
                 flushed = await future
@@ -206,32 +213,10 @@ class Delivery(Desk):
                 answers[place] = await self._replayed(tenant.id, flushed.write_id, 0)
                 continue
             metrics.note_accepted(item.object, item.operation, source, monotonic() - started)
-            answers[place] = _fresh(item)
+            answers[place] = fresh(item)
         if priority > 0:
             await self._courtesy.rest(monotonic() - started)
         return [answer for answer in answers if answer is not None]
-
-    async def add_import(
-        self, principal_actor: str, tenant: Tenant, obj: Object, *, connection_id: UUID | None = None
-    ) -> UUID:
-        """The id under which the writes of one import are found together."""
-        import_id = new_id()
-        async with self._db.tenant(tenant.id) as conn:
-            await intake_store.add_import(
-                conn, import_id, tenant.id, obj.value, connection_id, principal_actor
-            )
-            await self._audit.write(
-                conn,
-                AuditEntry(
-                    tenant_id=tenant.id,
-                    actor=principal_actor,
-                    action="import.started",
-                    connection_id=connection_id,
-                    subject_id=str(import_id),
-                    details={"object": obj.value},
-                ),
-            )
-        return import_id
 
     async def _known(
         self, tenant: Tenant, intent: Intent, key: str, connections: Sequence[str]
@@ -259,21 +244,26 @@ class Delivery(Desk):
         """Deliver it ourselves where its lane was idle; else wait for whoever has the lane."""
         deadline = monotonic() + seconds
         idle = [lane for lane in flushed.idle_lanes if lane.is_idle]
-        first = item.targets[0]
-        for lane in idle:
-            self._start(self._express(lane, first.id))
+        first, lane_id = item.targets[0], item.targets[0].connection_id
         is_ours = bool(idle) or flushed.is_taken
-        if len(item.targets) == 1 and (is_ours or first.connection_id in self._drains):
-            left = max(0.0, deadline - monotonic())
-            # A drain that is about to end may leave it to others: then it must be looked for.
-            told = await self._waiters.wait([first.id], left if is_ours else min(left, _LAST_LOOK_SECONDS))
-            if told is not None and told.is_settled:
+        is_here = not is_ours and lane_id in self._drains
+        # The end of a drain is told under its lane's id.
+        with self._waiters.listening([one.id for one in item.targets] + [lane_id] * is_here) as ear:
+            for lane in idle:
+                self._start(self._express(lane, first.id))
+            told = None
+            if is_ours or is_here:
+                # A drain that was there before may leave it to others: then it must be looked for.
+                told = await ear.hear(min(seconds, _LAST_LOOK_SECONDS) if is_here else deadline - monotonic())
+            if told is not None and told.is_settled and len(item.targets) == 1:
                 told.connection = first.connection
                 return Accepted(write_id=item.write_id, targets=[told])
-        if not is_ours:
-            await self._elsewhere.ask([(one.connection_id, one.id) for one in item.targets])
-        view = await self.wait(item.tenant_id, item.write_id, max(0.0, deadline - monotonic()))
-        return Accepted(write_id=view.id, targets=view.targets)
+            if not is_ours:
+                await self._elsewhere.ask([(one.connection_id, one.id) for one in item.targets])
+            targets = await self._looked(
+                item.tenant_id, item.write_id, deadline, ear, first if is_here else None
+            )
+        return Accepted(write_id=item.write_id, targets=targets)
 
     async def wait(self, tenant_id: UUID, write_id: UUID, seconds: float) -> WriteView:
         """The write as soon as every target is settled, or as it stands after ``seconds``. Raises NotFound.
@@ -283,18 +273,38 @@ class Delivery(Desk):
         A drain in this process wakes us; one elsewhere is seen by looking again, 4 times a second at most.
         """
         deadline = monotonic() + seconds
+        view = await self.read(tenant_id, write_id)
+        if view.is_settled or seconds <= 0:
+            return view
+        with self._waiters.listening([target.id for target in view.targets]) as ear:
+            view.targets = await self._looked(tenant_id, write_id, deadline, ear)
+        return view
+
+    async def _looked(
+        self,
+        tenant_id: UUID,
+        write_id: UUID,
+        deadline: float,
+        ear: Ear,
+        here: PreparedTarget | None = None,
+    ) -> list[TargetView]:
+        """Wait, look, and so on, ever more slowly. Take the lane of ``here`` when the drain here has left it."""
+
+        def stand(conn: Any, setting: str) -> Awaitable[tuple[list[TargetView], set[UUID]]]:
+            return store.standing(conn, write_id, deadline - monotonic(), setting)
+
         pause = _FIRST_LOOK_SECONDS
         while True:
-            view = await self.read(tenant_id, write_id)
-            left = deadline - monotonic()
-            if left <= 0 or view.is_settled:
-                return view
-            open_ids = [target.id for target in view.targets if not target.is_settled]
-            if pause > _FIRST_LOOK_SECONDS:
-                async with self._db.tenant(tenant_id) as conn:
-                    if len(await store.held(conn, open_ids, left)) == len(open_ids):
-                        return view
-            await self._waiters.wait(open_ids, min(pause, left))
+            if here is not None and here.connection_id not in self._drains:
+                self._start(self._express(PulledLane(here.connection_id, tenant_id, 0, True), here.id))
+                here = None
+            await ear.hear(min(pause, deadline - monotonic()))
+            targets, held = await self._db.alone(tenant_id, stand)
+            if not targets:
+                raise NotFound("There is no such write.")
+            opened = {target.id for target in targets if not target.is_settled}
+            if monotonic() >= deadline or not opened or (pause > _FIRST_LOOK_SECONDS and held >= opened):
+                return targets
             pause = min(pause * 2, _LAST_LOOK_SECONDS)
 
     # -- delivering --------------------------------------------------------------------------------------------
@@ -320,16 +330,16 @@ class Delivery(Desk):
 
     async def _take_and_run(self, tenant_id: UUID, connection: Connection, keys: TenantKeys) -> bool:
         window = window_of(connection.manifest, self._limits)
-        taken = await self._take(tenant_id, connection.id, window)
+        taken = await self._take(tenant_id, connection.id, window, connection.manifest.in_flight_limit())
         if taken is not None:
             await self._run(Drain(self._tools, taken, connection, keys, window), taken.lease)
         return taken is not None
 
-    async def _take(self, tenant_id: UUID, connection_id: UUID, most: int) -> Taken | None:
+    async def _take(self, tenant_id: UUID, connection_id: UUID, most: int, calls: int) -> Taken | None:
         return await self._db.alone(
             tenant_id,
             lambda conn, setting: store.take(
-                conn, connection_id, self._owner, self._limits.lease_seconds, most, setting
+                conn, connection_id, self._owner, self._limits.lease_seconds, most, calls, setting
             ),
         )
 
@@ -359,23 +369,29 @@ class Delivery(Desk):
             connection = await self._connections.open(lane.tenant_id, connection_id=lane.connection_id)
             connection.get_ready()
             keys = await self._vault.keys(lane.tenant_id)
-            await self._take_and_run(lane.tenant_id, connection, keys)
+            if not await self._take_and_run(lane.tenant_id, connection, keys):
+                # Somebody was quicker, and may not have read this write.
+                if lane.connection_id in self._drains:
+                    self._drains[lane.connection_id].wake()
+                await self._elsewhere.ask([(lane.connection_id, waits_for)])
         finally:
-            # Who was not told by now will not be by us: another process was quicker, or this failed. He looks himself.
+            # Who was not told by now will not be by us. He looks himself.
             self._waiters.wake(waits_for)
 
     async def _run(self, drain: Drain, lease: Lease) -> None:
-        self._drains[lease.connection_id] = drain
+        lane_id = lease.connection_id
+        self._drains[lane_id] = drain
         try:
             if await drain.run():
-                self._enqueue([PulledLane(lease.connection_id, lease.tenant_id, lease.fence, True)])
+                self._enqueue([PulledLane(lane_id, lease.tenant_id, lease.fence, True)])
         finally:
-            if self._drains.get(lease.connection_id) is drain:
-                del self._drains[lease.connection_id]
+            if self._drains.get(lane_id) is drain:
+                del self._drains[lane_id]
+            self._waiters.wake(lane_id)
 
     async def _hold_back(self, tenant_id: UUID, connection_id: UUID) -> None:
         """The connection cannot be opened (no credential, a closed gate): its writes wait."""
-        taken = await self._take(tenant_id, connection_id, 0)
+        taken = await self._take(tenant_id, connection_id, 0, 0)
         if taken is None:
             return
         lease = taken.lease
@@ -472,21 +488,4 @@ def _job(lane: PulledLane) -> NewJob:
     return NewJob(
         {"connection_id": str(lane.connection_id), "tenant_id": str(lane.tenant_id)},
         dedupe_key=f"{lane.connection_id}:{lane.fence}",
-    )
-
-
-def _fresh(item: PreparedWrite) -> Accepted:
-    return Accepted(
-        write_id=item.write_id,
-        targets=[
-            TargetView(
-                id=target.id,
-                connection_id=target.connection_id,
-                connection=target.connection,
-                state=TargetState.DEAD_LETTER if target.error else TargetState.ACCEPTED,
-                outcome=Outcome.NOT_APPLIED.value if target.error else None,
-                error=target.error,
-            )
-            for target in item.targets
-        ],
     )

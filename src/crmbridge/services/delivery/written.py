@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 
 from crmbridge.db.statements import read_sql
-from crmbridge.services.delivery.model import TargetView, WriteFilter, WriteView
+from crmbridge.services.delivery.model import TargetState, TargetView, WriteFilter, WriteView
 
 __all__ = ["count_states", "left", "list_writes", "step"]
 
@@ -61,14 +61,14 @@ async def step(
     wanted: WriteFilter,
     *,
     write_id: UUID | None,
-    sources: Sequence[str],
-    state: str,
+    moves: Mapping[str, str],
     until: datetime | None = None,
     limit: int | None = None,
-) -> list[tuple[UUID, UUID]]:
-    """Move targets that fit and stand in one of ``sources``, oldest first: (target, connection)."""
-    fits = _fits(tenant_id, wanted, write_id, sources, until)
-    return [(row["id"], row["connection_id"]) for row in await conn.fetch(_STEP, *fits, state, limit)]
+) -> list[tuple[UUID, bool]]:
+    """Move targets that fit by ``moves``, state to state, oldest first: (connection, whether it was parked)."""
+    fits = _fits(tenant_id, wanted, write_id, list(moves), until)
+    rows = await conn.fetch(_STEP, *fits, list(moves.values()), limit)
+    return [(row["connection_id"], row["was"] == TargetState.PARKED) for row in rows]
 
 
 async def left(

@@ -50,3 +50,12 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     acknowledged_by: str | None
     resolved_at: datetime | None
     resolved_by: str | None
+
+    @property
+    def is_held(self) -> bool:
+        """True while writes are parked for which it stands: nobody resolves it before them."""
+        return (
+            self.kind is IncidentKind.WRITE_PARKED
+            and self.state is not IncidentState.RESOLVED
+            and bool(self.details.get("parked"))
+        )

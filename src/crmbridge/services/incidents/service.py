@@ -50,8 +50,7 @@ class Incidents:
             tenant_id,
             IncidentKind(kind),
             dedupe_key,
-            mask(title, guess=False)[:_TITLE_CHARACTERS],
-            mask_tree(details or {}, guess=False),
+            *_shown(title, details),
             connection_id,
         )
         if incident.times_seen == 1:
@@ -90,8 +89,15 @@ class Incidents:
             return incident
 
     async def resolve(self, tenant_id: UUID, incident_id: UUID, actor: str) -> Incident:
-        """It is over; the same cause would open a new one. Raises NotFound, or Conflict when it is resolved."""
+        """It is over; the same cause would open a new one.
+
+        Raises NotFound, or Conflict when it is resolved, or when its writes are still parked: then it would be over in
+        name only, and resolves itself with the last of them.
+        """
         async with self._db.tenant(tenant_id) as conn:
+            found = await store.select(conn, tenant_id, incident_id)
+            if found is not None and found.is_held:
+                raise _still_parked(found)
             incident = await store.resolve(conn, tenant_id, incident_id, actor)
             if incident is None:
                 raise self._not_now(await self._found(conn, tenant_id, incident_id))
@@ -112,10 +118,30 @@ class Incidents:
             await self._tell(conn, incident, "resolved", actor)
         return incident
 
+    async def lock(
+        self, conn: asyncpg.Connection, tenant_id: UUID, kind: IncidentKind | str, dedupe_key: str
+    ) -> Incident | None:
+        """The open one, if there is one, locked in the caller's transaction: what is counted next stays true."""
+        return await store.lock_open(conn, tenant_id, IncidentKind(kind), dedupe_key)
+
+    async def amend(
+        self,
+        conn: asyncpg.Connection,
+        tenant_id: UUID,
+        kind: IncidentKind | str,
+        dedupe_key: str,
+        title: str,
+        details: dict[str, Any],
+    ) -> None:
+        """Say anew what the open one says, in the caller's transaction; it is not counted once more."""
+        await store.amend(conn, tenant_id, IncidentKind(kind), dedupe_key, *_shown(title, details))
+
     async def _found(self, conn: asyncpg.Connection, tenant_id: UUID, incident_id: UUID) -> Incident:
         incident = await store.select(conn, tenant_id, incident_id)
         if incident is None:
-            raise NotFound("There is no such incident.", fix=Fix("check_id", "See `crmbridge incidents`."))
+            raise NotFound(
+                "There is no such incident.", fix=Fix("check_id", "See `crmbridge incidents list`.")
+            )
         return incident
 
     def _not_now(self, incident: Incident) -> Conflict:
@@ -139,6 +165,21 @@ class Incidents:
                 details={"kind": incident.kind.value, "times_seen": incident.times_seen},
             ),
         )
+
+
+def _shown(title: str, details: dict[str, Any] | None) -> tuple[str, dict[str, Any]]:
+    return mask(title, guess=False)[:_TITLE_CHARACTERS], mask_tree(details or {}, guess=False)
+
+
+def _still_parked(incident: Incident) -> Conflict:
+    count, details = incident.details["parked"], incident.details
+    return Conflict(
+        f"{count} {'write is' if count == 1 else 'writes are'} still parked on {details.get('connection', '')!r}.",
+        fix=Fix(
+            "settle_writes",
+            f"Redrive or discard each; the incident resolves itself with the last. See `{details.get('list', '')}`.",
+        ),
+    )
 
 
 def _refused(field: str, message: str) -> ValidationError:

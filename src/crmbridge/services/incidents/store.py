@@ -10,7 +10,17 @@ import msgspec
 
 from crmbridge.services.incidents.model import Incident, IncidentKind
 
-__all__ = ["acknowledge", "count_open", "open_or_count", "resolve", "resolve_by_key", "select", "select_open"]
+__all__ = [
+    "acknowledge",
+    "amend",
+    "count_open",
+    "lock_open",
+    "open_or_count",
+    "resolve",
+    "resolve_by_key",
+    "select",
+    "select_open",
+]
 
 _COLUMNS = """id, tenant_id, kind, state, connection_id, dedupe_key, title, details, times_seen, opened_at,
     last_seen_at, acknowledged_by, resolved_at, resolved_by"""
@@ -32,6 +42,17 @@ where state <> 'resolved' and ($1::uuid is null or tenant_id = $1) and ($2::text
 order by opened_at desc, id desc
 limit $3
 """  # noqa: S608
+
+_LOCK_OPEN = f"""
+select {_COLUMNS} from incidents
+where tenant_id = $1 and kind = $2 and dedupe_key = $3 and state <> 'resolved'
+for update
+"""  # noqa: S608
+
+_AMEND = """
+update incidents set title = $4, details = $5
+where tenant_id = $1 and kind = $2 and dedupe_key = $3 and state <> 'resolved'
+"""
 
 _COUNT_OPEN = """
 select kind, state, count(*) as incidents from incidents where state <> 'resolved' group by kind, state
@@ -90,6 +111,18 @@ async def select_open(
     """Not resolved, newest first."""
     rows = await conn.fetch(_SELECT_OPEN, tenant_id, kind.value if kind else None, limit)
     return [msgspec.convert(dict(row), Incident) for row in rows]
+
+
+async def lock_open(conn: Any, tenant_id: UUID, kind: IncidentKind, dedupe_key: str) -> Incident | None:
+    """The open one, until the end of the transaction nobody else's to change."""
+    return _incident(await conn.fetchrow(_LOCK_OPEN, tenant_id, kind.value, dedupe_key))
+
+
+async def amend(
+    conn: Any, tenant_id: UUID, kind: IncidentKind, dedupe_key: str, title: str, details: dict[str, Any]
+) -> None:
+    """What the open one says; its count stays."""
+    await conn.execute(_AMEND, tenant_id, kind.value, dedupe_key, title, details)
 
 
 async def count_open(conn: Any) -> dict[tuple[str, str], int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any
-from uuid import UUID
 
 import msgspec
 
@@ -42,12 +41,3 @@ class MappedSlot(msgspec.Struct, kw_only=True):
     origin: str
     rule: Rule | None = None
     help: str = ""
-
-
-class StoredRule(msgspec.Struct, kw_only=True):
-    """A row of ``tenant_crm_field_mappings``."""
-
-    connection_id: UUID
-    object: Object
-    slot: str
-    rule: Rule

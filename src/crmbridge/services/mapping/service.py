@@ -19,7 +19,7 @@ from crmbridge.db.pool import Database
 from crmbridge.services.audit.model import AuditEntry
 from crmbridge.services.audit.service import AuditLog
 from crmbridge.services.mapping import store
-from crmbridge.services.mapping.model import MappedSlot, Overrides, Rule, StoredRule
+from crmbridge.services.mapping.model import MappedSlot, Overrides, Rule
 from crmbridge.services.tenants.model import Tenant
 from crmbridge.toolkit.fieldmap import FieldMap, FieldRule, load_fields
 
@@ -56,13 +56,6 @@ def _shared(
 ) -> FieldMap:
     rules = {rule.slot: rule for rule in load_fields(driver).rules(obj, vertical)}
     return _built(rules.values(), obj, vertical, unknown_slots, region, time_zone)
-
-
-def _by_slot(rows: Iterable[StoredRule]) -> Overrides:
-    found: Overrides = {}
-    for row in rows:
-        found.setdefault(row.object, {})[row.slot] = row.rule
-    return found
 
 
 def _built(
@@ -105,14 +98,7 @@ class Mapping:
 
     async def overrides(self, conn: Any, connection_id: UUID) -> Overrides:
         """The overrides of one connection, in the caller's transaction."""
-        return _by_slot(await store.read_rules(conn, connection_id))
-
-    async def overrides_of(self, tenant_id: UUID, connection_id: UUID) -> Overrides:
-        """The same in a transaction of its own."""
-        rows = await self._db.alone(
-            tenant_id, lambda conn, setting: store.find_rules(conn, connection_id, setting)
-        )
-        return _by_slot(rows)
+        return await store.read_rules(conn, connection_id)
 
     async def read(self, tenant: Tenant, connection_id: UUID, driver: type[CrmDriver]) -> list[MappedSlot]:
         """The effective map: every slot of the tenant's trade, with where its rule comes from."""

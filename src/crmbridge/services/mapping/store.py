@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
 
 from crmbridge.core.records import Object
-from crmbridge.db.pool import setting_first
-from crmbridge.services.mapping.model import Rule, StoredRule
+from crmbridge.services.mapping.model import Overrides, Rule
 
-__all__ = ["delete_rule", "find_rules", "put_rule", "read_rules"]
+__all__ = ["delete_rule", "overrides_from", "put_rule", "read_rules"]
 
 # The overrides of one connection.
 _READ = """
-select connection_id, object, slot, rule from tenant_crm_field_mappings
+select object, slot, rule from tenant_crm_field_mappings
 where connection_id = $1 order by object, slot
 """
-
-# The same in a transaction of its own, which sets the tenant before the first row is read.
-_READ_ALONE = setting_first(2) + _READ.replace("where ", "where (select is_set from tenants_set) and ")
 
 # One override, new or changed.
 _PUT = """
@@ -34,23 +31,17 @@ do update set rule = excluded.rule, updated_by = excluded.updated_by, updated_at
 _DELETE = "delete from tenant_crm_field_mappings where connection_id = $1 and object = $2 and slot = $3 returning slot"
 
 
-async def read_rules(conn: Any, connection_id: UUID) -> list[StoredRule]:
-    """All overrides of one connection, by object and slot."""
-    return [_stored(row) for row in await conn.fetch(_READ, connection_id)]
+async def read_rules(conn: Any, connection_id: UUID) -> Overrides:
+    """All overrides of one connection."""
+    return overrides_from(await conn.fetch(_READ, connection_id))
 
 
-async def find_rules(conn: Any, connection_id: UUID, setting: str) -> list[StoredRule]:
-    """The same, for ``Database.alone``."""
-    return [_stored(row) for row in await conn.fetch(_READ_ALONE, connection_id, setting)]
-
-
-def _stored(row: Any) -> StoredRule:
-    return StoredRule(
-        connection_id=row["connection_id"],
-        object=Object(row["object"]),
-        slot=row["slot"],
-        rule=msgspec.convert(row["rule"], Rule),
-    )
+def overrides_from(rows: Iterable[Mapping[str, Any]]) -> Overrides:
+    """By object and slot; of each rule of one connection a row with both and the rule."""
+    found: Overrides = {}
+    for row in rows:
+        found.setdefault(Object(row["object"]), {})[row["slot"]] = msgspec.convert(row["rule"], Rule)
+    return found
 
 
 async def put_rule(

@@ -24,11 +24,14 @@ from crmbridge.services.audit import AuditEntry, AuditLog
 from crmbridge.services.tenants import store
 from crmbridge.services.tenants.model import SCOPES, ApiKey, Gate, KeyRefused, Principal, Tenant
 
-__all__ = ["TOKEN_PREFIX", "Tenants"]
+__all__ = ["TOKEN_PREFIX", "Tenants", "no_such_tenant"]
 
 TOKEN_PREFIX = "crmb_live_"  # noqa: S105 - what a token begins with, no token
 CACHE_SECONDS = 5.0
-CACHED_ENTRIES = 10_000
+# Nothing older than that is used again, so this need only hold what is asked for in that time.
+CACHED_ENTRIES = 2_000
+# Which tenant a slug was, some 200 bytes each: with it, what a call needs of the tenant is read by one statement.
+REMEMBERED_NAMES = 20_000
 # How long a gate that was closed in another process still counts as open here. Seconds.
 GATE_SECONDS = 2.0
 LIST_LIMIT = 1000
@@ -42,20 +45,25 @@ TenantKeyMaker = Callable[[asyncpg.Connection, UUID], Awaitable[None]]
 
 
 class _Recent(Generic[Value]):
-    """A bounded map whose entries are believed for a few seconds."""
+    """A bounded map whose entries are believed for a few seconds, counted from the moment when they were asked for."""
 
     def __init__(self, seconds: float, most: int) -> None:
         self._seconds = seconds
         self._most = most
-        self._entries: OrderedDict[UUID | str | bytes, tuple[float, Value]] = OrderedDict()
+        self._entries: OrderedDict[UUID | bytes, tuple[float, Value]] = OrderedDict()
 
-    def get(self, key: UUID | str | bytes) -> Value | None:
+    def get(self, key: UUID | bytes) -> Value | None:
         held = self._entries.get(key)
-        return held[1] if held is not None and held[0] > monotonic() else None
+        return held[1] if held is not None and held[0] + self._seconds > monotonic() else None
 
-    def put(self, key: UUID | str | bytes, value: Value) -> None:
-        self._entries.pop(key, None)
-        self._entries[key] = (monotonic() + self._seconds, value)
+    def put(self, key: UUID | bytes, value: Value, began: float | None = None) -> None:
+        """Without ``began``, the moment when it was asked for, it is how things stand now. What is newer stays."""
+        moment = monotonic() if began is None else began
+        held = self._entries.get(key)
+        if held is not None and held[0] > moment:
+            return
+        self._entries[key] = (moment, value)
+        self._entries.move_to_end(key)
         while len(self._entries) > self._most:
             self._entries.popitem(last=False)
 
@@ -83,6 +91,10 @@ class Tenants:
         self._tenants: _Recent[Tenant] = _Recent(cache_seconds, CACHED_ENTRIES)
         self._principals: _Recent[Principal] = _Recent(cache_seconds, CACHED_ENTRIES)
         self._gates: _Recent[Gate] = _Recent(min(cache_seconds, GATE_SECONDS), CACHED_ENTRIES)
+        self._revoked_at = 0.0
+        self._ids: dict[str, UUID] = {}
+        # Reads a tenant of a known id, and teaches us on the way: whoever opens connections does it for both at once.
+        self.reread: Callable[[UUID], Awaitable[Tenant | None]] = self._reread
 
     # ------------------------------------------------------------------ tenants
 
@@ -129,21 +141,57 @@ class Tenants:
 
     async def get(self, id_or_slug: UUID | str) -> Tenant:
         """By id or slug. Raises NotFound; a closed tenant is found, with ``closed_at`` set."""
-        key = _as_uuid(id_or_slug)
-        held = self._tenants.get(key)
-        if held is not None:
-            return held
+        tenant_id = id_or_slug if isinstance(id_or_slug, UUID) else self._ids.get(id_or_slug)
         tenant = None
-        if isinstance(key, UUID) or _SLUG.fullmatch(key):
-            if isinstance(key, UUID):
-                tenant = await self._db.peek(lambda conn: store.select(conn, key))
-            # A slug may look like an id.
-            if tenant is None and isinstance(id_or_slug, str):
-                tenant = await self._db.peek(lambda conn: store.select_by_slug(conn, id_or_slug))
+        if tenant_id is not None:
+            tenant = self.known(tenant_id) or await self.reread(tenant_id)
+        if isinstance(id_or_slug, str) and (tenant is None or not _is_named(tenant, id_or_slug)):
+            tenant = await self._find(id_or_slug)
         if tenant is None:
-            raise NotFound("There is no such tenant.", fix=Fix("check_id", "See `crmbridge tenants`."))
-        self._tenants.put(key, tenant)
+            raise no_such_tenant()
         return tenant
+
+    def known(self, tenant_id: UUID) -> Tenant | None:
+        """What was read of it within the last seconds; None when it must be read."""
+        return self._tenants.get(tenant_id)
+
+    def learn(self, tenant: Tenant, gate: Gate, began: float) -> None:
+        """Both as they were read by a statement that was sent at ``began`` (monotonic)."""
+        self._tenants.put(tenant.id, tenant, began)
+        self._gates.put(tenant.id, gate, began)
+
+    async def _reread(self, tenant_id: UUID) -> Tenant | None:
+        began = monotonic()
+        tenant = await self._db.peek(lambda conn: store.select(conn, tenant_id))
+        if tenant is not None:
+            self._tenants.put(tenant_id, tenant, began)
+        return tenant
+
+    async def _find(self, text: str) -> Tenant | None:
+        """By an id or a slug of which nothing is remembered."""
+        key, began, tenant = _as_uuid(text), monotonic(), None
+        if isinstance(key, UUID):
+            tenant = await self._db.peek(lambda conn: store.select(conn, key))
+        # A slug may look like an id.
+        if tenant is None and _SLUG.fullmatch(text):
+            tenant = await self._db.peek(lambda conn: store.select_by_slug(conn, text))
+        if tenant is not None:
+            self._tenants.put(tenant.id, tenant, began)
+            self._remember(text, tenant.id)
+        return tenant
+
+    async def remember_names(self) -> None:
+        """Which id each slug has, of 10,000 tenants at most, for a process that will be asked by slugs.
+
+        Nobody relies on it: whatever reads a tenant by its id reads its slug too.
+        """
+        for slug, tenant_id in await self._db.peek(lambda conn: store.names(conn, REMEMBERED_NAMES // 2)):
+            self._remember(slug, tenant_id)
+
+    def _remember(self, text: str, tenant_id: UUID) -> None:
+        if len(self._ids) >= REMEMBERED_NAMES:
+            self._ids.clear()
+        self._ids[text] = tenant_id
 
     async def list(
         self, *, after_slug: str = "", with_closed: bool = False, limit: int = LIST_LIMIT
@@ -160,9 +208,11 @@ class Tenants:
         """What is recorded for this tenant; believed for two seconds."""
         held = self._gates.get(tenant_id)
         if held is None:
-            async with self._db.tenant(tenant_id) as conn:
-                held = await store.select_gate(conn, tenant_id)
-            self._gates.put(tenant_id, held)
+            began = monotonic()
+            held = await self._db.alone(
+                tenant_id, lambda conn, setting: store.read_gate(conn, tenant_id, setting)
+            )
+            self._gates.put(tenant_id, held, began)
         return held
 
     async def record_gate(self, tenant: Tenant, gate: Gate, actor: str) -> Gate:
@@ -240,6 +290,7 @@ class Tenants:
                     "There is no such key.", fix=Fix("check_id", "See the list of keys for its id.")
                 )
             await self._tell(conn, key, "key.revoked", actor)
+        self._revoked_at = monotonic()
         self._principals.drop_if(lambda principal: principal.key_id == key_id)
         return key
 
@@ -251,8 +302,8 @@ class Tenants:
         principal = self._principals.get(key_hash)
         if principal is not None:
             return principal
-        async with self._db.system() as conn:
-            found = await store.find_key(conn, key_hash)
+        began = monotonic()
+        found = await self._db.peek(lambda conn: store.find_key(conn, key_hash))
         if found is None or not hmac.compare_digest(found.key_hash, key_hash):
             raise _refused()
         if found.revoked_at is not None or found.closed_at is not None:
@@ -263,7 +314,10 @@ class Tenants:
             scopes=frozenset(found.scopes),
             actor=f"key:{found.id}",
         )
-        self._principals.put(key_hash, principal)
+        if began > self._revoked_at:
+            self._principals.put(key_hash, principal, began)
+        if found.tenant_id is not None and found.slug is not None:
+            self._remember(found.slug, found.tenant_id)
         return principal
 
     async def _tell(self, conn: asyncpg.Connection, key: ApiKey, action: str, actor: str) -> None:
@@ -280,6 +334,15 @@ def _hash(token: str) -> bytes:
 
 def _refused() -> KeyRefused:
     return KeyRefused("The API key is not valid.", subcode="invalid_credentials")
+
+
+def no_such_tenant() -> NotFound:
+    """The answer for an id or a slug that no tenant has."""
+    return NotFound("There is no such tenant.", fix=Fix("check_id", "See `crmbridge tenants`."))
+
+
+def _is_named(tenant: Tenant, text: str) -> bool:
+    return tenant.slug == text or tenant.id == _as_uuid(text)
 
 
 def _as_uuid(id_or_slug: UUID | str) -> UUID | str:

@@ -10,6 +10,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
+from crmbridge.db.pool import setting_first
 from crmbridge.services.tenants.model import ApiKey, Gate, Tenant
 
 __all__ = [
@@ -17,12 +18,13 @@ __all__ = [
     "find_key",
     "insert",
     "insert_key",
+    "names",
+    "read_gate",
     "revoke_key",
     "save_gate",
     "select",
     "select_all",
     "select_by_slug",
-    "select_gate",
     "select_keys",
 ]
 
@@ -57,13 +59,18 @@ select {_KEY} from api_keys where tenant_id is not distinct from $1 order by cre
 """  # noqa: S608
 
 _FIND_KEY = """
-select k.id, k.tenant_id, k.name, k.prefix, k.scopes, k.key_hash, k.revoked_at, t.closed_at
+select k.id, k.tenant_id, k.name, k.prefix, k.scopes, k.key_hash, k.revoked_at, t.closed_at, t.slug
 from api_keys k left join tenants t on t.id = k.tenant_id
 where k.key_hash = $1
 """
 
 _GATE = (
     "baa_reference, baa_signatory, baa_signed_on, reviewer, reviewed_on, is_closed, recorded_by, recorded_at"
+)
+
+# In a transaction of its own, which sets the tenant before the first row is read.
+_READ_GATE = (
+    setting_first(2) + f"select {_GATE} from gates where (select is_set from tenants_set) and tenant_id = $1"  # noqa: S608
 )
 
 _SAVE_GATE = f"""
@@ -91,6 +98,7 @@ class FoundKey(msgspec.Struct, frozen=True, kw_only=True):
     key_hash: bytes
     revoked_at: datetime | None
     closed_at: datetime | None
+    slug: str | None
 
 
 def _tenant(row: Mapping[str, Any]) -> Tenant:
@@ -129,6 +137,12 @@ async def select_by_slug(conn: Any, slug: str) -> Tenant | None:
     """By slug."""
     row = await conn.fetchrow(f"select {_TENANT} from tenants where slug = $1", slug)  # noqa: S608
     return None if row is None else _tenant(row)
+
+
+async def names(conn: Any, most: int) -> list[tuple[str, UUID]]:
+    """Slug and id of tenants that are not closed, in no order."""
+    rows = await conn.fetch("select slug, id from tenants where closed_at is null limit $1", most)
+    return [(row["slug"], row["id"]) for row in rows]
 
 
 async def select_all(conn: Any, after_slug: str, with_closed: bool, limit: int) -> list[Tenant]:
@@ -173,9 +187,9 @@ def _gate(row: Mapping[str, Any]) -> Gate:
     return Gate(**{name: row[name] for name in Gate.__struct_fields__})
 
 
-async def select_gate(conn: Any, tenant_id: UUID) -> Gate:
-    """What is recorded; an empty gate when nothing is."""
-    row = await conn.fetchrow(f"select {_GATE} from gates where tenant_id = $1", tenant_id)  # noqa: S608
+async def read_gate(conn: Any, tenant_id: UUID, setting: str) -> Gate:
+    """What is recorded; an empty gate when nothing is. For ``Database.alone``."""
+    row = await conn.fetchrow(_READ_GATE, tenant_id, setting)
     return Gate() if row is None else _gate(row)
 
 

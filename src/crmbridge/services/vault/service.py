@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from time import monotonic
 from uuid import UUID
 
@@ -22,9 +22,11 @@ from crmbridge.services.vault.model import KeyStatus, RewrapProgress, WrappedKey
 __all__ = ["Vault"]
 
 CACHE_SECONDS = 300.0
-CACHED_TENANTS = 4096
+# A tenant's keys take about 4 kB. Without them a call needs no further round trip: they come with its connection.
+CACHED_TENANTS = 2_000
 _DATA, _INDEX = "data", "index"
 _FIRST = UUID(int=0)
+_TEXTS = msgspec.json.Decoder(dict[str, str])
 
 
 class Vault:
@@ -48,6 +50,8 @@ class Vault:
         self._cached_tenants = cached_tenants
         self._cache: OrderedDict[UUID, tuple[float, TenantKeys]] = OrderedDict()
         self._loading: dict[UUID, asyncio.Task[TenantKeys]] = {}
+        self._times_forgotten = 0
+        self._timer: asyncio.TimerHandle | None = None
         self._installation: SealingKeys | None = None
 
     # ------------------------------------------------------------------ lending keys
@@ -64,14 +68,29 @@ class Vault:
         """
         held = self._cache.get(tenant_id)
         if held is not None and held[0] > monotonic():
-            self._cache.move_to_end(tenant_id)
             return held[1]
         loading = self._loading.get(tenant_id)
         if loading is None:
-            loading = asyncio.create_task(self._load(tenant_id))
-            self._loading[tenant_id] = loading
-            loading.add_done_callback(lambda task: self._loaded(tenant_id, task))
+            loading = self._begin(tenant_id, self._load(tenant_id))
         return await asyncio.shield(loading)
+
+    def lacks(self, tenant_id: UUID) -> bool:
+        """Whether :meth:`keys` would read the tables."""
+        held = self._cache.get(tenant_id)
+        return tenant_id not in self._loading and (held is None or held[0] <= monotonic())
+
+    @property
+    def times_forgotten(self) -> int:
+        """Grows with every :meth:`forget`: rows that were read before it must not be learned after it."""
+        return self._times_forgotten
+
+    def learn(self, tenant_id: UUID, rows: Sequence[WrappedKey], times_forgotten: int) -> None:
+        """Unwrap on the side what a statement read along; :meth:`keys` then waits for that instead of reading.
+
+        ``times_forgotten`` is how it stood when the statement was sent.
+        """
+        if times_forgotten == self._times_forgotten and self.lacks(tenant_id):
+            self._begin(tenant_id, self._opened(tenant_id, rows))
 
     async def installation(self) -> SealingKeys:
         """The installation's own keys (OAuth app secrets, signing keys, sessions); made at the first call.
@@ -102,6 +121,7 @@ class Vault:
 
     def forget(self, tenant_id: UUID) -> None:
         """Drop a tenant's unwrapped keys from this process, those being loaded included."""
+        self._times_forgotten += 1
         self._loading.pop(tenant_id, None)
         self._cache.pop(tenant_id, None)
 
@@ -138,7 +158,7 @@ class Vault:
         """The inverse; nothing is kept. Raises SealBroken for an altered or swapped row."""
         keys = await self.keys(tenant_id)
         plaintext = keys.open_enveloped(sealed, credential_aad(tenant_id, driver, credential_id, row_version))
-        opened = msgspec.json.decode(plaintext, type=dict[str, str])
+        opened = _TEXTS.decode(plaintext)
         return {name: Secret(text) for name, text in opened.items()}
 
     async def seal_secrets(
@@ -154,7 +174,7 @@ class Vault:
     ) -> dict[str, Secret]:
         """The inverse. Raises SealBroken for an altered or swapped row."""
         keys = await self._keys_of(tenant_id)
-        opened = msgspec.json.decode(keys.open_enveloped(sealed, bound(kind, row)), type=dict[str, str])
+        opened = _TEXTS.decode(keys.open_enveloped(sealed, bound(kind, row)))
         return {name: Secret(text) for name, text in opened.items()}
 
     async def _keys_of(self, tenant_id: UUID | None) -> SealingKeys:
@@ -260,6 +280,9 @@ class Vault:
         rows = await self._db.alone(
             tenant_id, lambda conn, setting: store.read_tenant(conn, tenant_id, setting)
         )
+        return await self._opened(tenant_id, rows)
+
+    async def _opened(self, tenant_id: UUID, rows: Sequence[WrappedKey]) -> TenantKeys:
         if {_DATA, _INDEX} - {row.purpose for row in rows}:
             raise NotFound(
                 "This tenant has no keys: it is unknown, or its keys were destroyed when it was offboarded."
@@ -267,16 +290,34 @@ class Vault:
         data, active, index = await self._unwrapped(rows)
         return TenantKeys(tenant_id, data, active, index)
 
+    def _begin(self, tenant_id: UUID, load: Coroutine[None, None, TenantKeys]) -> asyncio.Task[TenantKeys]:
+        task = self._loading[tenant_id] = asyncio.create_task(load)
+        task.add_done_callback(lambda task: self._loaded(tenant_id, task))
+        return task
+
     def _loaded(self, tenant_id: UUID, task: asyncio.Task[TenantKeys]) -> None:
         was_forgotten = self._loading.get(tenant_id) is not task
         if not was_forgotten:
             del self._loading[tenant_id]
         if task.cancelled() or task.exception() is not None or was_forgotten:
             return
+        # In the order of their end: what is over is in front.
+        self._cache.pop(tenant_id, None)
         self._cache[tenant_id] = (monotonic() + self._cache_seconds, task.result())
-        self._cache.move_to_end(tenant_id)
         while len(self._cache) > self._cached_tenants:
             self._cache.popitem(last=False)
+        if self._timer is None:
+            self._expire()
+
+    def _expire(self) -> None:
+        """Keys whose time is over are dropped, not only not used: again and again, while there are any."""
+        now, self._timer = monotonic(), None
+        while self._cache:
+            tenant_id, (until, _) = next(iter(self._cache.items()))
+            if until > now:
+                self._timer = asyncio.get_running_loop().call_later(until - now, self._expire)
+                return
+            del self._cache[tenant_id]
 
     async def _unwrapped(self, rows: Sequence[WrappedKey]) -> tuple[dict[int, bytes], int, bytes]:
         data: dict[int, bytes] = {}

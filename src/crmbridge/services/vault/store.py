@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -10,12 +10,14 @@ from crmbridge.db.pool import setting_first
 from crmbridge.services.vault.model import WrappedKey
 
 __all__ = [
+    "ALONG",
     "count_installation",
     "count_tenant",
     "count_tenants",
     "destroy_tenant",
     "insert_installation",
     "insert_tenant",
+    "read_along",
     "read_tenant",
     "replace",
     "select_installation",
@@ -60,6 +62,22 @@ where purpose = $1 and version = $2 and master_key_id = $5 and state <> 'destroy
 _COUNT_INSTALLATION = """
 select master_key_id, count(*) from installation_keys where state <> 'destroyed' group by 1
 """
+
+
+# What follows `select` for a statement of another room that reads a tenant's keys along: an array for `read_along`.
+# The caller adds conditions; the text names no tenant, so it needs one.
+ALONG = """
+jsonb_agg(jsonb_build_object('purpose', purpose, 'version', version, 'wrapped', encode(wrapped, 'hex'),
+    'master_key_id', master_key_id, 'state', state) order by purpose, version)
+from tenant_keys where state <> 'destroyed'
+"""
+
+
+def read_along(tenant_id: UUID, rows: Sequence[Mapping[str, Any]]) -> list[WrappedKey]:
+    """The keys that a statement with ``ALONG`` brought."""
+    return [
+        WrappedKey(**{**row, "wrapped": bytes.fromhex(row["wrapped"])}, tenant_id=tenant_id) for row in rows
+    ]
 
 
 def _key(row: Mapping[str, Any]) -> WrappedKey:

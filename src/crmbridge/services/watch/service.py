@@ -81,14 +81,14 @@ class Watch:
 
     async def exposition(self) -> bytes:
         """All metrics of this process in Prometheus' text format (``metrics.CONTENT_TYPE``)."""
-        return metrics.render([*self._own(), *await self._tables()])
+        return metrics.render([*await self._own(), *await self._tables()])
 
-    def _own(self) -> list[Reading]:
+    async def _own(self) -> list[Reading]:
         readings = [Reading("crmbridge_build", 1, (__version__,))]
         late = self._jobs.late_seconds()
         if late is not None:
             readings.append(Reading("crmbridge_worker_late_seconds", late))
-        for (driver, budget), share in self._connections.budgets.shares().items():
+        for (driver, budget), share in (await self._connections.budgets.shares()).items():
             readings.append(Reading("crmbridge_budget_remaining_ratio", share, (driver, budget)))
         return readings
 

@@ -10,7 +10,7 @@ import msgspec
 
 from crmbridge.core.errors import CrmError, FieldError, Fix, Unavailable, Unsupported, ValidationError
 from crmbridge.core.ids import new_id
-from crmbridge.core.operations import Operation
+from crmbridge.core.operations import Operation, Outcome
 from crmbridge.core.records import Object
 from crmbridge.db.pool import Database
 from crmbridge.services.connections.connection import Connection
@@ -22,12 +22,12 @@ from crmbridge.services.delivery.intake import store
 from crmbridge.services.delivery.intake.store import PreparedTarget, PreparedWrite, Twin
 from crmbridge.services.delivery.intake.subjects import fingerprint, link_hash, order_key, subjects_of
 from crmbridge.services.delivery.lane.outcome import describe_error
-from crmbridge.services.delivery.model import TargetState
+from crmbridge.services.delivery.model import Accepted, TargetState, TargetView
 from crmbridge.services.tenants.model import Tenant
 from crmbridge.services.vault.keys import TenantKeys, write_aad
 from crmbridge.services.vault.service import Vault
 
-__all__ = ["Acceptance", "Origin"]
+__all__ = ["Acceptance", "Origin", "fresh"]
 
 MAX_KEY_CHARACTERS = 200
 _LINK_KINDS = ("write_id", "remote_id", "email", "phone")
@@ -273,3 +273,21 @@ def _is_id(text: str) -> bool:
 
 def _invalid(message: str, errors: list[FieldError]) -> ValidationError:
     return ValidationError(message, fields=tuple(errors))
+
+
+def fresh(item: PreparedWrite) -> Accepted:
+    """The answer to an accept whose write is new, as it stands after its commit."""
+    return Accepted(
+        write_id=item.write_id,
+        targets=[
+            TargetView(
+                id=target.id,
+                connection_id=target.connection_id,
+                connection=target.connection,
+                state=TargetState.DEAD_LETTER if target.error else TargetState.ACCEPTED,
+                outcome=Outcome.NOT_APPLIED.value if target.error else None,
+                error=target.error,
+            )
+            for target in item.targets
+        ],
+    )

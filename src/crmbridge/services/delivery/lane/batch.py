@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
@@ -31,6 +32,8 @@ from crmbridge.services.vault.keys import SealBroken, TenantKeys, write_aad
 __all__ = ["Batch", "Lane", "Prepared", "failed_result", "prepare", "shape", "window_of"]
 
 _log = structlog.get_logger("crmbridge.delivery")
+# So many rows of an import are opened and mapped at a stretch: the loop has live writes and others to serve.
+_STRETCH = 16
 
 
 class Lane(Protocol):
@@ -55,10 +58,11 @@ class Prepared(msgspec.Struct):
     error: Exception | None = None
 
 
-class Batch(msgspec.Struct, kw_only=True):
+class Batch(msgspec.Struct, kw_only=True, eq=False):
     """Targets of one provider call. ``priority`` 0 is live, 1 an import.
 
-    ``is_look_up``: one target whose outcome is unknown; nothing is sent.
+    ``is_look_up``: one target whose outcome is unknown; nothing is sent. ``marked_at``: the monotonic clock before its
+    mark, ``mark_seconds`` how long that took.
     """
 
     object: Object
@@ -66,6 +70,8 @@ class Batch(msgspec.Struct, kw_only=True):
     rows: list[Row]
     priority: int = 0
     is_look_up: bool = False
+    marked_at: float = 0.0
+    mark_seconds: float = 0.0
 
     @property
     def is_import(self) -> bool:
@@ -107,7 +113,9 @@ async def prepare(
     """Open, link and map each target. What goes wrong stays with its own target."""
     people: dict[tuple[str, str], str] = {}
     prepared = []
-    for row in batch.rows:
+    for place, row in enumerate(batch.rows):
+        if batch.priority and place and place % _STRETCH == 0:
+            await asyncio.sleep(0)
         item = Prepared(row)
         try:
             # A look-up is made however often the write was tried before.

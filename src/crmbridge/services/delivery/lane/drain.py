@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Sequence, Set
+from collections.abc import Awaitable
 from contextlib import nullcontext
 from functools import partial
 from time import monotonic
 from typing import Any
-from uuid import UUID
 
 import msgspec
 import structlog
@@ -18,7 +16,7 @@ from crmbridge import tracing
 from crmbridge.core.errors import Unavailable
 from crmbridge.core.ids import new_id
 from crmbridge.core.manifest import IdempotencyKind
-from crmbridge.core.operations import Outcome
+from crmbridge.core.operations import Operation, Outcome
 from crmbridge.core.records import WriteResult
 from crmbridge.db.errors import DatabaseUnavailable
 from crmbridge.db.pool import Database
@@ -27,9 +25,10 @@ from crmbridge.services.audit.service import AuditLog
 from crmbridge.services.delivery.counting import note_saved, words
 from crmbridge.services.delivery.courtesy import Courtesy
 from crmbridge.services.delivery.lane import store, telling
-from crmbridge.services.delivery.lane.batch import Batch, Lane, Prepared, failed_result, prepare, shape
+from crmbridge.services.delivery.lane.ahead import Ahead
+from crmbridge.services.delivery.lane.batch import Batch, Lane, Prepared, failed_result, prepare
 from crmbridge.services.delivery.lane.outcome import Verdict, judge, judge_look_up
-from crmbridge.services.delivery.lane.store import Row, SavedResult, Taken
+from crmbridge.services.delivery.lane.store import SavedResult, Taken
 from crmbridge.services.delivery.lane.tenure import Tenure, jitter
 from crmbridge.services.delivery.model import Event, Limits, TargetState, TargetView, advance
 from crmbridge.services.delivery.waiting import Waiters
@@ -41,6 +40,10 @@ __all__ = ["Drain", "Tools"]
 _log = structlog.get_logger("crmbridge.delivery")
 _SAVE_TRIES = 3
 _LIVE, _IMPORT = 0, 1
+# How long after a create others that it held back (a note on it) are looked for, while calls are under way. Seconds.
+_LOOK_SECONDS = 0.02
+# An import gets a call so often, however many live writes come. Seconds.
+_PATIENCE = 1.0
 _ENDS = (TargetState.APPLIED.value, TargetState.DEAD_LETTER.value)
 
 
@@ -77,11 +80,8 @@ class Drain:
         self._tenure = Tenure(tools.db, tools.limits, taken.lease)
         self._connection = connection
         self._keys = keys
-        self._marked_before: Set[UUID] = taken.marked
-        manifest = connection.manifest
-        in_flight = max(1, manifest.in_flight_limit())
-        self._window = window
-        self._send_seconds = max(self._limits.send_seconds, 2 * manifest.timeout_seconds)
+        self._in_flight = in_flight = max(1, connection.manifest.in_flight_limit())
+        self._send_seconds = max(self._limits.send_seconds, 2 * connection.manifest.timeout_seconds)
         # The longest from a mark to its call. The call must have ended when others look: they wait for both.
         self._idle_seconds = min(self._limits.lease_seconds / 2, self._send_seconds)
         # Calls, and one batch more that is marked meanwhile.
@@ -89,32 +89,31 @@ class Drain:
         self._import_calls = asyncio.Semaphore(max(1, in_flight - 1))
         self._most = {_LIVE: in_flight + 1, _IMPORT: max(1, in_flight - 1) + 1}
         self._under_way = {_LIVE: 0, _IMPORT: 0}
-        self._queue: deque[Batch] = deque()
-        self._busy: set[UUID] = set()
+        self._ahead = Ahead(tools.db, taken, connection, tools.limits, window)
         self._tasks: set[asyncio.Task[None]] = set()
         # Set by an accept of this process, and by the end of a call.
         self._stirred = asyncio.Event()
-        self._is_woken = False
-        self._is_exhausted = False
+        self._look_at = float("inf")
         self._has_seen_live = False
+        self._imported_at = monotonic()
         # What one batch of an import takes of this process and the database, the call aside.
-        self._prepare_seconds = self._mark_seconds = self._import_seconds = 0.0
+        self._import_seconds = 0.0
         self._error: BaseException | None = None
-        self._take(taken.rows)
 
     def wake(self, priority: int = _LIVE) -> None:
         """Something was accepted for this lane in this process."""
         if priority == _LIVE:
             self._let_live_pass()
-        self._is_woken = True
-        self._stirred.set()
+        else:
+            self._ahead.want_all()
+            self._stirred.set()
 
     def _let_live_pass(self) -> None:
-        """A live write came while imports wait here: what was read ahead is read again, in order."""
+        """A live write came: it goes before what was read of an import, which keeps to half of the calls now."""
         self._has_seen_live = True
-        if self._queue and self._queue[0].priority != _LIVE:
-            self._queue.clear()
-            self._is_exhausted = False
+        self._most[_IMPORT] = max(1, self._in_flight // 2)
+        self._ahead.want_live()
+        self._stirred.set()
 
     async def run(self) -> bool:
         """Work. True when the lane was left with something due (its turn is over): enqueue it again."""
@@ -148,7 +147,13 @@ class Drain:
 
     @property
     def _must_leave(self) -> bool:
-        return self._is_off or monotonic() - self._tenure.started > self._limits.turn_seconds
+        """No further batch of an import may begin."""
+        return self._is_off or self._left_seconds <= 0
+
+    @property
+    def _left_seconds(self) -> float:
+        """Of this turn."""
+        return self._tenure.started + self._limits.turn_seconds - monotonic()
 
     @property
     def _is_off(self) -> bool:
@@ -156,46 +161,29 @@ class Drain:
         return self._tenure.is_lost or self._tenure.pause_seconds > 0 or self._error is not None
 
     async def _work(self) -> None:
-        while not self._tenure.is_released and not self._must_leave:
-            ready = await self._next()
-            if ready is None:
-                if self._tasks:
-                    await self._pass_time()
-                elif await self._release(always=False) is not False:
-                    return
-                continue
-            if self._must_leave or self._tenure.is_released:
-                self._busy.difference_update(row.id for row in ready[0].rows)
+        while not self._tenure.is_released and not self._is_off:
+            if self._must_leave and not self._under_way[_IMPORT]:
                 return
-            task = asyncio.create_task(self._deliver(*ready))
-            self._tasks.add(task)
-            self._under_way[ready[0].priority] += 1
-            task.add_done_callback(partial(self._done, ready[0].priority))
+            batch = await self._next()
+            if self._tenure.is_released:
+                return
+            if batch is not None:
+                self._begin(batch)
+            elif self._tasks:
+                await self._pass_time()
+            elif not self._must_leave and await self._release(always=False) is not False:
+                return
 
-    async def _next(self) -> tuple[Batch, list[Prepared]] | None:
-        """The next batch, opened and mapped, or None while nothing is due or there is no room for it."""
-        if not self._queue and not self._is_exhausted and self._has_room(_LIVE):
-            busy = list(self._busy)
-            rows = await self._tools.db.alone(
-                self._lease.tenant_id,
-                lambda conn, setting: store.window(conn, self._lease, self._window, busy, setting),
-            )
-            # What was taken while this was read is not taken twice.
-            self._take(rows)
-        if not self._queue or not self._has_room(self._queue[0].priority):
+    async def _next(self) -> Batch | None:
+        """The next batch, or None while nothing is due or there is no room for it."""
+        is_due = not self._must_leave and monotonic() - self._imported_at > _PATIENCE
+        if self._has_room(_LIVE):
+            await self._ahead.read(only_live=self._must_leave, calls=self._free_calls, is_import_due=is_due)
+        first = self._ahead.first(is_import_due=is_due)
+        if first is None or not self._has_room(first.priority) or (first.priority and self._must_leave):
             return None
-        batch, began = self._queue.popleft(), monotonic()
-        self._busy.update(row.id for row in batch.rows)
-        prepared = await prepare(
-            batch,
-            self._connection,
-            self._keys,
-            self._lease.tenant_id,
-            is_lane_sound=self._tenure.failures == 0,
-            limits=self._limits,
-        )
-        self._prepare_seconds = monotonic() - began
-        return batch, prepared
+        self._ahead.begin(first)
+        return first
 
     def _has_room(self, priority: int) -> bool:
         """Whether a batch more may be under way; live ones have a place of their own."""
@@ -204,29 +192,43 @@ class Drain:
             priority == _LIVE or self._under_way[_IMPORT] < self._most[_IMPORT]
         )
 
-    def _take(self, rows: Sequence[Row]) -> None:
-        self._is_exhausted = len(rows) < self._window
-        self._queue = shape([row for row in rows if row.id not in self._busy], self._connection, self._limits)
+    @property
+    def _free_calls(self) -> int:
+        """So many live writes would not wait for a call."""
+        imports = min(self._under_way[_IMPORT], max(1, self._in_flight - 1))
+        return max(0, self._in_flight - self._under_way[_LIVE] - imports)
+
+    def _begin(self, batch: Batch) -> None:
+        if batch.priority == _IMPORT:
+            self._imported_at = monotonic()
+        task = asyncio.create_task(self._deliver(batch))
+        self._tasks.add(task)
+        self._under_way[batch.priority] += 1
+        task.add_done_callback(partial(self._done, batch))
 
     async def _pass_time(self) -> None:
         """Until a call ends, an accept of this process wakes us, or it is time to read again."""
+        now = monotonic()
+        until = min(now + self._limits.reread_seconds, self._look_at)
         try:
-            async with asyncio.timeout(self._limits.reread_seconds):
+            async with asyncio.timeout(max(0.0, until - now)):
                 await self._stirred.wait()
         except TimeoutError:
-            self._let_live_pass()
+            self._look_at = until
         self._stirred.clear()
-        if self._is_woken or self._tasks:
-            self._is_exhausted = False
-        self._is_woken = False
+        if self._look_at <= monotonic():
+            self._look_at = float("inf")
+            self._ahead.want_all()
 
-    def _done(self, priority: int, task: asyncio.Task[None]) -> None:
+    def _done(self, batch: Batch, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._stirred.set()
-        self._under_way[priority] -= 1
-        if self._tasks:
-            # What it saved may have set others free; alone, the release asks the same.
-            self._is_exhausted = False
+        self._under_way[batch.priority] -= 1
+        # What it saved may have set others free; alone, the release asks the same.
+        if self._tasks and (batch.is_import or batch.operation is not Operation.CREATE):
+            self._ahead.want_all()
+        elif self._tasks:
+            self._look_at = min(self._look_at, monotonic() + _LOOK_SECONDS)
         if not task.cancelled() and task.exception() is not None:
             self._error = task.exception()
 
@@ -238,9 +240,9 @@ class Drain:
         tenure = self._tenure
         if tenure.is_released or tenure.is_lost:
             return False
-        if self._marked_before:
+        if self._ahead.marked:
             tenure.in_order = False
-        if tenure.pause_seconds > 0 or self._marked_before:
+        if tenure.pause_seconds > 0 or self._ahead.marked:
             await self._release(always=True)
             return tenure.pause_seconds <= 0
         if await self._release(always=False) is False:
@@ -250,30 +252,39 @@ class Drain:
 
     async def _release(self, *, always: bool) -> bool | None:
         free = await self._tenure.release(always=always)
-        self._is_exhausted = False
+        self._ahead.want_all()
         return free
 
     # -- one batch ---------------------------------------------------------------------------------------------
 
-    async def _deliver(self, batch: Batch, prepared: list[Prepared]) -> None:
-        ids = {item.row.id for item in prepared}
-        marked_at = monotonic()
-        # Where live writes come in between, they do not wait for one batch more.
-        is_ahead = batch.is_import and not self._has_seen_live
+    async def _deliver(self, batch: Batch) -> None:
         try:
+            began = monotonic()
+            prepared = await prepare(
+                batch,
+                self._connection,
+                self._keys,
+                self._lease.tenant_id,
+                is_lane_sound=self._tenure.failures == 0,
+                limits=self._limits,
+            )
+            worked = monotonic() - began
             if batch.is_import:
-                await self._tools.courtesy.rest(self._import_seconds)
-                marked_at = monotonic()
+                await self._tools.courtesy.rest(min(self._import_seconds, max(0.0, self._left_seconds)))
+                if self._must_leave:
+                    return
+            # Where live writes come in between, they do not wait for one batch more.
+            is_ahead = batch.is_import and not self._has_seen_live
             if is_ahead:
                 # Marked while the call before it runs; a live write can be cancelled until its own turn.
                 prepared = await self._marked(batch, prepared)
             async with self._import_calls if batch.is_import else nullcontext(), self._calls:
                 if not is_ahead and not batch.is_look_up:
                     prepared = await self._marked(batch, prepared)
-                elif prepared and is_ahead and not self._may_go(marked_at):
-                    await self._unmarked(prepared)
-                    return
                 if not prepared:
+                    return
+                if not batch.is_look_up and not self._may_go(batch):
+                    await self._unmarked(prepared)
                     return
                 started = monotonic()
                 with tracing.span("drain batch", **words(self._connection.manifest.slug, batch)):
@@ -281,24 +292,24 @@ class Drain:
             answered = monotonic()
             await self._conclude(batch, prepared, results, entry, answered - started)
             if batch.is_import:
-                self._import_seconds = self._prepare_seconds + self._mark_seconds + monotonic() - answered
+                self._import_seconds = worked + batch.mark_seconds + monotonic() - answered
         finally:
-            self._busy.difference_update(ids)
+            self._ahead.busy.difference_update(row.id for row in batch.rows)
 
     async def _marked(self, batch: Batch, prepared: list[Prepared]) -> list[Prepared]:
-        ids = [item.row.id for item in prepared]
-        marked: Set[UUID]
-        started = monotonic()
-        if self._marked_before >= set(ids):
-            marked, started, self._marked_before = self._marked_before, self._tenure.started, frozenset()
-        else:
-            marked, is_live_waiting = await self._tools.db.alone(
-                self._lease.tenant_id, lambda conn, setting: store.mark(conn, self._lease, ids, setting)
+        ids = {item.row.id for item in prepared}
+        marked = ids & self._ahead.marked.keys()
+        batch.marked_at = min((self._ahead.marked.pop(one) for one in marked), default=monotonic())
+        left = list(ids - marked)
+        if left and not self._is_off:
+            more, is_live_waiting = await self._tools.db.alone(
+                self._lease.tenant_id, lambda conn, setting: store.mark(conn, self._lease, left, setting)
             )
+            marked |= more
             if is_live_waiting:
                 self._let_live_pass()
-        self._mark_seconds = monotonic() - started
-        if self._mark_seconds > self._idle_seconds:
+        batch.mark_seconds = monotonic() - batch.marked_at
+        if batch.mark_seconds > self._idle_seconds:
             # This process stood still. Others may believe it dead by now: what is marked will be looked up.
             self._tenure.is_lost = True
             return []
@@ -306,9 +317,9 @@ class Drain:
             item.row.attempt_count += 1
         return [item for item in prepared if item.row.id in marked]
 
-    def _may_go(self, marked_at: float) -> bool:
+    def _may_go(self, batch: Batch) -> bool:
         """Whether the call may still begin: the time after which others look a marked target up began with its mark."""
-        return not self._is_off and monotonic() - marked_at < self._idle_seconds
+        return not self._is_off and monotonic() - batch.marked_at < self._idle_seconds
 
     async def _unmarked(self, prepared: list[Prepared]) -> None:
         """The lane must be left alone since, or the calls before took too long: it was no attempt."""
@@ -316,7 +327,7 @@ class Drain:
         await self._tools.db.alone(
             self._lease.tenant_id, lambda conn, setting: store.unmark(conn, self._lease, ids, setting)
         )
-        self._is_exhausted = False
+        self._ahead.want_all()
 
     async def _call(
         self, batch: Batch, prepared: list[Prepared]
@@ -376,7 +387,7 @@ class Drain:
             )
             for item, result, verdict in zip(prepared, results, verdicts, strict=True)
         ]
-        parked: telling.Told | None = None
+        parked: dict[str, Any] | None = None
         if verdicts[0].event is Event.UNDECIDED:
             parked = telling.parked(self._connection.manifest, batch, results[0], failed_seconds)
         for trial in range(1, _SAVE_TRIES + 1):
@@ -391,9 +402,11 @@ class Drain:
             _log.warning(
                 "save.refused", connection_id=str(self._lease.connection_id), late=len(outcomes) - len(saved)
             )
-        note_saved(self._connection.manifest.slug, batch, results, saved)
         for view in saved:
             self._tools.waiters.wake(view.id, view)
+        # Whoever was woken answers his caller first.
+        slug = self._connection.manifest.slug
+        asyncio.get_running_loop().call_soon(note_saved, slug, batch, results, saved)
 
     def _judged(
         self, batch: Batch, prepared: list[Prepared], results: list[WriteResult], failed_seconds: float
@@ -435,7 +448,7 @@ class Drain:
         outcomes: list[SavedResult],
         entry: AuditEntry | None,
         seconds: float,
-        parked: telling.Told | None,
+        parked: dict[str, Any] | None,
     ) -> list[TargetView]:
         def save(conn: Any, setting: str) -> Awaitable[tuple[list[TargetView], bool]]:
             return store.save(
@@ -455,10 +468,7 @@ class Drain:
             async with self._tools.db.tenant(self._lease.tenant_id) as conn:
                 saved, is_freed = await save(conn, "")
                 if saved:
-                    lane_id = self._lease.connection_id
-                    await self._tools.incidents.open(
-                        conn, self._lease.tenant_id, "write_parked", str(lane_id), *parked, lane_id
-                    )
+                    await telling.tell_parked(conn, self._tools.incidents, self._lease, parked)
         else:
             saved, is_freed = await self._tools.db.alone(self._lease.tenant_id, save)
         self._tenure.is_released = self._tenure.is_released or is_freed
@@ -468,10 +478,9 @@ class Drain:
         """Nothing else is taken, nothing more was due, and all of this comes to its end."""
         return (
             not self._is_off
-            and not self._queue
-            and self._is_exhausted
-            and not self._marked_before
-            and self._busy <= {outcome.id for outcome in outcomes}
+            and self._ahead.is_empty
+            and not self._ahead.marked
+            and self._ahead.busy <= {outcome.id for outcome in outcomes}
             and all(outcome.state in _ENDS for outcome in outcomes)
         )
 

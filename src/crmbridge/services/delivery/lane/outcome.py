@@ -112,6 +112,9 @@ def judge_look_up(
     if result.outcome is Outcome.APPLIED:
         return Verdict(event=Event.FOUND, outcome=Outcome.APPLIED)
     kept = first_error or describe_error(result.error)
+    if kept is not None and first_error is None:
+        # That a look-up may be repeated says nothing of the write. The next one reads this as the first error.
+        kept = {**kept, "retry_safe": False}
     # The first repetition goes at once; a write that was lost several times slows down.
     again = backoff_seconds(attempt - 1, limits, jitter) if attempt > 1 else 0.0
     if result.outcome is Outcome.NOT_APPLIED:

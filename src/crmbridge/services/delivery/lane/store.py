@@ -28,13 +28,14 @@ _sql = partial(read_sql, __package__)
 _DUE = _sql("due.sql")
 _ROWS = _sql("rows.sql").replace("{due}", _DUE)
 _WINDOW = _sql("window.sql").replace("{rows}", _ROWS)
+_LIVE = _sql("live.sql").replace("{rows}", _ROWS)
 _RECOVER = _sql("recover.sql")
 _TAKE = _sql("take.sql").replace("{rows}", _ROWS)
 _MARK = _sql("mark.sql")
 _UNMARK = _sql("unmark.sql")
 _SAVE = _sql("save.sql").replace("{audit}", in_statement(21))
 _RELEASE = _sql("release.sql").replace("{due}", _DUE)
-_HELD = _sql("held.sql")
+_STANDING = _sql("standing.sql")
 
 # It need not be flushed: whatever relies on it is flushed after it.
 _RENEW = """
@@ -49,7 +50,7 @@ _LOCK_LANE = "select true from lanes where connection_id = $1 and fence = $2 for
 # Lanes that nobody works on although something is due: a crash between accept and enqueue, an expired lease.
 _DUE_LANES = """
 select connection_id, tenant_id, fence from lanes
-where next_due <= clock_timestamp() and not is_paused
+where next_due <= (select clock_timestamp()) and not is_paused
   and coalesce(not_before <= clock_timestamp(), true)
   and coalesce(leased_until <= clock_timestamp(), true)
 order by next_due limit $1
@@ -140,19 +141,19 @@ async def tenant_of(conn: Any, connection_id: UUID) -> UUID | None:
 
 
 async def take(
-    conn: Any, connection_id: UUID, owner: str, lease_seconds: float, limit: int, setting: str
+    conn: Any, connection_id: UUID, owner: str, lease_seconds: float, limit: int, calls: int, setting: str
 ) -> Taken | None:
-    """Take the lane's fence with what is due, and mark a write that is alone. None when it is not free, held back,
-    paused, or has nothing due.
+    """Take the lane's fence with what is due, and mark that if it is no more than ``calls``, which may begin now. None
+    when it is not free, held back, paused, or has nothing due.
     """
-    rows = await conn.fetch(_TAKE, connection_id, owner, float(lease_seconds), limit, setting)
+    rows = await conn.fetch(_TAKE, connection_id, owner, float(lease_seconds), limit, setting, calls)
     if not rows:
         return None
     lease = Lease(connection_id, *(rows[0][name] for name in Lease.__struct_fields__[1:]))
     due = [row for row in rows if row["id"] is not None]
     return Taken(
         lease=lease,
-        rows=[Row(**{name: row[name] for name in _READ}) for row in due],
+        rows=_rows_of(due),
         marked=frozenset(row["id"] for row in due if row["is_marked"]),
     )
 
@@ -175,6 +176,18 @@ async def recover(
 async def window(conn: Any, lease: Lease, limit: int, busy: Sequence[UUID], setting: str) -> list[Row]:
     """The next due targets, at most ``limit``, without those in ``busy``."""
     return [Row(**row) for row in await conn.fetch(_WINDOW, lease.connection_id, limit, busy, setting)]
+
+
+async def live(
+    conn: Any, lease: Lease, limit: int, busy: Sequence[UUID], calls: int, setting: str
+) -> tuple[list[Row], set[UUID]]:
+    """As :func:`window`, live ones only, and which of them were marked: if no more than ``calls``, as :func:`take`."""
+    found = await conn.fetch(_LIVE, lease.connection_id, limit, busy, setting, lease.fence, calls)
+    return _rows_of(found), {row["id"] for row in found if row["is_marked"]}
+
+
+def _rows_of(found: Sequence[Any]) -> list[Row]:
+    return [Row(**{name: row[name] for name in _READ}) for row in found]
 
 
 async def mark(conn: Any, lease: Lease, ids: Sequence[UUID], setting: str) -> tuple[set[UUID], bool]:
@@ -290,9 +303,15 @@ async def overdue_lanes(conn: Any, seconds: float) -> list[tuple[UUID, UUID, Any
     return [(row["connection_id"], row["tenant_id"], row["since"], row["is_paused"]) for row in rows]
 
 
-async def held(conn: Any, target_ids: Sequence[UUID], seconds: float) -> set[UUID]:
-    """Which of these targets cannot settle within so many seconds."""
-    return {row["id"] for row in await conn.fetch(_HELD, target_ids, float(seconds))}
+async def standing(
+    conn: Any, write_id: UUID, seconds: float, setting: str
+) -> tuple[list[TargetView], set[UUID]]:
+    """How the targets of a write stand, in order, and which of them cannot settle within so many seconds."""
+    rows = await conn.fetch(_STANDING, write_id, float(seconds), setting)
+    views = [TargetView(**{name: row[name] for name in TargetView.__struct_fields__}) for row in rows]
+    for view in views:
+        view.state = TargetState(view.state)
+    return views, {row["id"] for row in rows if row["is_held"]}
 
 
 async def pull_lanes(

@@ -1,6 +1,7 @@
--- Take a free lane, read what is due in it, and, where that is one write that goes out as it is, mark it `sending`, in one
--- round trip. $1 connection, $2 owner, $3 lease seconds, $4 the most rows. It is a transaction of its own, as save.sql:
--- $5 is the setting of its tenant.
+-- Take a free lane, read what is due in it, and, where the live ones (without any: those of an import) are no more than
+-- the calls that may begin now ($6), mark those that go out as they are `sending`, in one round trip. $1 connection,
+-- $2 owner, $3 lease seconds, $4 the most rows. It is a transaction of its own, as save.sql: $5 is the setting of its
+-- tenant.
 -- coalesce keeps the planner from lanes_by_due, where it would read all lanes that are due to find this one.
 -- An owner that is still named did not give the lane free in order. The lane is due again when the lease ends: whoever
 -- accepts something meanwhile pulls it forward, and so tells that something came.
@@ -21,11 +22,13 @@ with tenants_set as materialized (
       and exists (select from claimed)
     order by t.priority, t.seq
     limit $4
+), next as (
+    select id from due where priority = (select min(priority) from due)
 ), marked as (
     update write_targets t set state = 'sending', attempt_count = t.attempt_count + 1, fence = c.fence,
         sent_at = clock_timestamp()
     from claimed c
-    where t.id = (select min(id::text)::uuid from due having count(*) = 1)
+    where (select count(*) from next) <= $6::integer and t.id in (select id from next)
       and t.state in ('accepted', 'retrying') and not c.must_recover
     returning t.id
 )
