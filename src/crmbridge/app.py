@@ -301,12 +301,16 @@ def _port_taken(settings: Settings) -> Exception:
 
 async def work(settings: Settings) -> None:
     """Only a worker, until SIGINT or SIGTERM."""
+    from crmbridge.worker.run import stop_on_signal
     from crmbridge.worker.run import work as run
 
+    # A process that is stopped while it starts ends in order too.
+    stop = stop_on_signal()
     async with running_services(settings) as services:
         _get_ready()
         await run(
             services,
+            stop,
             host=settings.host,
             port=settings.worker_port,
             grace_seconds=settings.shutdown_seconds,

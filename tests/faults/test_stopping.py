@@ -22,7 +22,8 @@ from crmbridge.db.cluster import find_binaries
 from crmbridge.db.errors import EmbeddedPostgresFailed
 
 pytestmark = [pytest.mark.faults, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
-_WRITES = 12
+# More than two rounds of calls in flight, which is what a turn has time for.
+_WRITES = 24
 # Calls may take longer than a grace that is too short, and what was cut off is looked up after ten seconds.
 _PLAN = Plan(
     limits={"turn_seconds": 1.0, "lease_seconds": 3.0, "send_seconds": 5.0, "settle_seconds": 0.8},
