@@ -192,6 +192,36 @@ async def test_drain_when_turn_is_over_then_lane_is_handed_on(database: Database
     assert len(house.provider.effects) == len(set(house.provider.effects)) == 40
 
 
+async def test_drain_when_its_turn_ends_before_what_was_marked_begins_then_it_is_given_back_and_no_attempt(
+    database: Database,
+) -> None:
+    limits = msgspec.structs.replace(FAST, turn_seconds=0.0)
+    house = await build(database, batch=1, in_flight=4, limits=limits)
+    for _ in range(3):
+        await house.accept(customer())
+    await house.delivery.drain(house.connection.id)
+    await house.delivery.close()
+    assert house.provider.sent == []
+    rows = await house.fetch("select state, attempt_count from write_targets")
+    assert {(row["state"], row["attempt_count"]) for row in rows} == {("retrying", 0)}
+    [lane] = await house.fetch("select owner, next_due is not null as is_due from lanes")
+    # Nobody has to look for what was never sent.
+    assert lane == {"owner": "", "is_due": True}
+
+
+async def test_drain_when_the_lane_pauses_before_what_was_marked_begins_then_it_is_not_looked_up(
+    database: Database,
+) -> None:
+    house = await build(database, batch=1, in_flight=2)
+    house.provider.faults.append(Fault(RateLimited("slow down", retry_after_seconds=0.3)))
+    for _ in range(6):
+        await house.accept(customer())
+    await house.settle(20)
+    assert house.provider.calls("look_up") == []
+    assert len(house.provider.effects) == len(set(house.provider.effects)) == 6
+    await house.delivery.close()
+
+
 async def test_drain_when_manifest_allows_four_then_four_are_in_flight(database: Database) -> None:
     house = await build(database, batch=1, in_flight=4)
     house.provider.latency = 0.05

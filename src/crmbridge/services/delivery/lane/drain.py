@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from functools import partial
 from time import monotonic
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import structlog
@@ -235,14 +236,18 @@ class Drain:
     async def _leave(self) -> bool:
         if self._tasks:
             await asyncio.wait(self._tasks)
+        # What was marked as it was read and is not begun was no attempt, and needs no look-up.
+        marked, tenure = self._ahead.marked, self._tenure
+        if marked and not tenure.is_lost and monotonic() - min(marked.values()) < self._idle_seconds:
+            await self._unmarked(list(marked))
+            marked.clear()
         if self._error is not None:
             raise self._error
-        tenure = self._tenure
         if tenure.is_released or tenure.is_lost:
             return False
-        if self._ahead.marked:
+        if marked:
             tenure.in_order = False
-        if tenure.pause_seconds > 0 or self._ahead.marked:
+        if tenure.pause_seconds > 0 or marked:
             await self._release(always=True)
             return tenure.pause_seconds <= 0
         if await self._release(always=False) is False:
@@ -284,7 +289,7 @@ class Drain:
                 if not prepared:
                     return
                 if not batch.is_look_up and not self._may_go(batch):
-                    await self._unmarked(prepared)
+                    await self._unmarked([item.row.id for item in prepared])
                     return
                 started = monotonic()
                 with tracing.span("drain batch", **words(self._connection.manifest.slug, batch)):
@@ -321,9 +326,8 @@ class Drain:
         """Whether the call may still begin: the time after which others look a marked target up began with its mark."""
         return not self._is_off and monotonic() - batch.marked_at < self._idle_seconds
 
-    async def _unmarked(self, prepared: list[Prepared]) -> None:
+    async def _unmarked(self, ids: list[UUID]) -> None:
         """The lane must be left alone since, or the calls before took too long: it was no attempt."""
-        ids = [item.row.id for item in prepared]
         await self._tools.db.alone(
             self._lease.tenant_id, lambda conn, setting: store.unmark(conn, self._lease, ids, setting)
         )
