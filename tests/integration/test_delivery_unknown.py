@@ -18,6 +18,7 @@ from tests.integration.delivery_fakes import FAST, Fault, House, build, customer
 
 from crmbridge.core.errors import RateLimited, Unavailable
 from crmbridge.core.operations import Outcome
+from crmbridge.db.errors import DatabaseUnavailable
 from crmbridge.db.pool import Database
 from crmbridge.db.roles import RoleDsns
 from crmbridge.services.delivery.lane import store
@@ -356,11 +357,30 @@ async def test_crash_when_the_save_fails_then_looked_up_and_one_effect(
     assert [kind for kind, _ in house.provider.log] == ["send", "effect", "look_up"]
 
 
-async def test_unknown_when_marked_with_its_claim_and_the_turn_ends_unsent_then_looked_up_first(
+async def test_mark_when_made_with_its_claim_and_the_turn_ends_unsent_then_given_back_and_no_look_up(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     house = await build(database)
     monkeypatch.setattr(Drain, "_must_leave", property(lambda _: True))
+    accepted = await house.accept(customer(), wait_seconds=0.3)
+    assert accepted.targets[0].state is TargetState.RETRYING
+    assert accepted.targets[0].attempt_count == 0
+    monkeypatch.undo()
+    await house.settle()
+    assert await house.state(accepted) is TargetState.APPLIED
+    assert [kind for kind, _ in house.provider.log] == ["send", "effect"]
+    await house.delivery.close()
+
+
+async def test_mark_when_it_cannot_be_given_back_then_looked_up_first(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: Any) -> None:
+        raise DatabaseUnavailable("away")
+
+    house = await build(database)
+    monkeypatch.setattr(Drain, "_must_leave", property(lambda _: True))
+    monkeypatch.setattr(store, "unmark", away)
     accepted = await house.accept(customer(), wait_seconds=0.3)
     assert accepted.targets[0].state is TargetState.SENDING
     assert house.provider.log == []
