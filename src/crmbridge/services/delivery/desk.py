@@ -129,7 +129,7 @@ class Desk:
         What is parked is looked up first, and parked again when that cannot tell. ``without_looking`` sends it at
         once: what did reach the CRM is then there twice.
         """
-        event = Event.RESEND if without_looking else Event.REDRIVE
+        event = _redrive(without_looking)
         return await self._step(tenant_id, event, actor, write_id, connection_id, "", request_id)
 
     async def redrive_many(
@@ -142,7 +142,7 @@ class Desk:
         without_looking: bool = False,
     ) -> int:
         """The same for all dead letters that fit; parked ones only when the filter names their state."""
-        event = Event.RESEND if without_looking else Event.REDRIVE
+        event = _redrive(without_looking)
         done = await self.steer_many(tenant_id, event, wanted, actor=actor, request_id=request_id)
         return done.moved
 
@@ -361,6 +361,10 @@ class Desk:
             )
         for target in targets:
             advance(target.state, event)
+
+
+def _redrive(without_looking: bool) -> Event:
+    return Event.RESEND if without_looking else Event.REDRIVE
 
 
 def _count(event: Event, moved: int) -> None:
