@@ -14,8 +14,8 @@ __all__ = ["Courtesy"]
 _LIVE = "live"
 # How long a waited write is remembered, and how often a process says that it has some. Seconds.
 _REMEMBERED, _EVERY = 2.0, 1.0
-# How much longer a rest is than the work before it. Measured on two cores that run everything, beside an import: with 1 a
-# live write of another tenant took 97 ms (p99), with 2 it took 67 and 73 (docs/reference/benchmarks.md).
+# How much longer a rest is than the work before it. Measured on two cores that run everything, p99 of another tenant's
+# live writes beside an import: 97 ms with 1, 67 and 73 with 2 (docs/reference/benchmarks.md).
 _TIMES = 2.0
 # The longest rest after one piece of an import. Seconds.
 _LONGEST = 1.0
