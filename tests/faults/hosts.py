@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import Any
 import aiohttp
 import msgspec
 from tests.faults.child import Plan
+from tests.faults.connecting import Trade
 from tests.faults.house import QUICK, ROOT, FaultHouse
 from tests.faults.ledger import Line
 from tests.faults.load import trades, until
@@ -203,6 +206,7 @@ async def partitions(room: Room, *, seconds: float, rounds: int = 1, callers: in
         await asyncio.sleep(seconds)
         for number in range(rounds):
             taken.append(await _worker_unplugged(room, number, seconds))
+        line.notes["seconds behind the locks of a host that vanished"] = await _locks_left(room, these[0])
         await _api_unplugged(room, met, line, seconds)
         line.notes["round trip of 100 ms to the database by"] = await _far_database(room, met, line, seconds)
     line.takeover_seconds = max(taken)
@@ -246,6 +250,37 @@ async def _worker_unplugged(room: Room, number: int, seconds: float) -> float:
     room.network.plug(wanted)
     await asyncio.sleep(seconds)
     return gone
+
+
+async def _locks_left(room: Room, trade: Trade) -> float:
+    """A host vanishes with the lock of a lane in its hand; seconds until that lane takes a write again."""
+    house = room.house
+    (lane,) = await house.fetch(
+        "select l.connection_id, l.tenant_id from lanes l join tenants t on t.id = l.tenant_id where t.slug = $1",
+        trade.tenant,
+    )
+    with room.network.at("work1"):
+        holder = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.holder", str(lane["tenant_id"]), str(lane["connection_id"])],
+            cwd=ROOT,
+            env=house.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+    try:
+        assert holder.stdout is not None
+        assert await asyncio.to_thread(holder.stdout.readline) == b"locked\n"
+        room.network.unplug("work1")
+        pulled = monotonic()
+        # What an accept does with its lane. Callers meet the same lock meanwhile, and ask again.
+        pull = "update lanes set next_due = clock_timestamp() where connection_id = $1 returning true"
+        await asyncio.wait_for(house.fetch(pull, lane["connection_id"]), 60)
+        seconds = monotonic() - pulled
+    finally:
+        holder.kill()
+        holder.communicate()
+        room.network.plug("work1")
+    return seconds
 
 
 async def _api_unplugged(room: Room, met: Traffic, line: Line, seconds: float) -> None:

@@ -36,3 +36,4 @@ async def test_hosts_when_their_cables_are_pulled_under_load_then_nothing_lost_o
     assert line.takeover_seconds is not None and 0 < line.takeover_seconds < 20
     assert line.notes["late saves refused"] > 0, "no save came late: the fence was not asked"
     assert line.notes["accepted with an API off"] > 0
+    assert line.notes["seconds behind the locks of a host that vanished"] < 20

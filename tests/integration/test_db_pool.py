@@ -200,3 +200,34 @@ async def test_pool_when_server_cuts_every_connection_then_next_use_works(
     for _ in range(int(os.environ.get("CRMBRIDGE_TEST_ROUNDS", "3"))):
         async with database.system() as conn:
             assert await conn.fetchval("select 1") == 1
+
+
+async def test_server_when_this_machine_vanishes_then_lets_go_of_its_locks_in_seconds(
+    database: Database, database_dsns: RoleDsns
+) -> None:
+    async with database.system() as conn:
+        wanted = [
+            "tcp_keepalives_idle",
+            "tcp_keepalives_interval",
+            "tcp_keepalives_count",
+            "tcp_user_timeout",
+        ]
+        is_tcp = await conn.fetchval("select inet_client_addr() is not null")
+        found = [await conn.fetchval(f"show {name}") for name in wanted]
+        assert found == (["5", "3", "3", "12s"] if is_tcp else ["0", "0", "0", "0"])
+        assert await conn.fetchval("show idle_in_transaction_session_timeout") == "1min"
+
+
+async def test_transaction_when_this_process_stood_still_in_it_then_cut_and_told_to_try_again(
+    scratch: tuple[Database, UUID, UUID],
+) -> None:
+    database, ours, _ = scratch
+    with pytest.raises(DatabaseUnavailable) as caught:
+        async with database.tenant(ours) as conn:
+            await conn.execute("update scratch set word = 'half'")
+            await conn.execute("set local idle_in_transaction_session_timeout = 50")
+            await asyncio.sleep(0.4)
+            await conn.execute("update scratch set word = 'whole'")
+    assert caught.value.retry_safe
+    async with database.tenant(ours) as conn:
+        assert await conn.fetchval("select word from scratch") == "ours"

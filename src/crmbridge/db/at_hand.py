@@ -12,7 +12,7 @@ from typing import Any
 
 import asyncpg
 
-__all__ = ["AtHand"]
+__all__ = ["AtHand", "is_gone"]
 
 # The pool, which watches age and idleness, gets back what is at hand so often. Seconds.
 _KEPT_SECONDS = 10.0
@@ -35,7 +35,7 @@ class AtHand:
         """A connection, to be handed to :meth:`give` or :meth:`drop`. Raises what the pool raises."""
         while self._kept:
             conn = self._kept.pop()
-            if not _is_gone(conn):
+            if not is_gone(conn):
                 return conn
             await self.drop(conn)
         self._lent += 1
@@ -47,7 +47,7 @@ class AtHand:
 
     def give(self, conn: Any) -> None:
         """Take back a connection on which every statement has ended in order, and every transaction."""
-        if self._lent > self._most or _is_gone(conn) or conn.is_in_transaction():
+        if self._lent > self._most or is_gone(conn) or conn.is_in_transaction():
             self._send_home([conn])
             return
         self._kept.append(conn)
@@ -81,7 +81,8 @@ class AtHand:
             task.add_done_callback(self._tasks.discard)
 
 
-def _is_gone(conn: Any) -> bool:
+def is_gone(conn: Any) -> bool:
+    """Whether a connection of a pool was closed, by either end."""
     try:
         return bool(conn.is_closed())
     except asyncpg.InterfaceError:  # it was cut, and the pool has it back already

@@ -1,4 +1,4 @@
-"""Where a database is: one server, or several of which one takes writes; and how soon a dead one is given up.
+"""Where a database is: one server, or several of which one takes writes; how soon a dead one is given up, and we by it.
 
 ``postgresql://user:password@one:5432,two:5432/crmbridge?target_session_attrs=read-write`` names a primary and its
 standby. asyncpg tries such hosts in order under one timeout for all, so a first host that is off the network would
@@ -23,6 +23,13 @@ _WRITES = "read-write"
 # A connection whose other end is gone (no power, no network) would wait for an answer for hours: given up after
 # 12 s with something unacknowledged, after 5 + 3 * 3 s in silence. Seconds, seconds, number, milliseconds.
 _KEEP_ALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 3, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 12_000}
+# The same from the server's side: it keeps what a vanished machine had locked until it notices, by default for two
+# hours, and whoever needs the row waits. A process that stands still in a transaction is cut after a minute: the
+# longest wait in one is a token call (15 s). Set by a statement, for PgBouncer refuses them at the start.
+_SESSION = """
+set tcp_keepalives_idle = 5; set tcp_keepalives_interval = 3; set tcp_keepalives_count = 3;
+set tcp_user_timeout = 12000; set idle_in_transaction_session_timeout = 60000
+"""
 
 
 def hosts_of(dsn: str) -> list[tuple[str, str]]:
@@ -91,7 +98,7 @@ class Hosts:
         when one of them is a standby, that is told.
         """
         if len(self._each) == 1:
-            return _kept_alive(await asyncpg.connect(self._each[0], timeout=timeout, **options))
+            return await _kept_alive(await asyncpg.connect(self._each[0], timeout=timeout, **options))
         failure: BaseException | None = None
         for step in range(len(self._each)):
             place = (self._last + step) % len(self._each)
@@ -102,13 +109,13 @@ class Hosts:
                     failure = error
                 continue
             self._last = place
-            return _kept_alive(conn)
+            return await _kept_alive(conn)
         assert failure is not None
         raise failure
 
 
-def _kept_alive(conn: Any) -> Any:
-    """Let the kernel notice a dead peer. asyncpg has no option for it and does not tell its socket."""
+async def _kept_alive(conn: Any) -> Any:
+    """Let both ends notice a dead peer. asyncpg has no option for its own and does not tell its socket."""
     transport = getattr(conn, "_transport", None)
     sock = transport.get_extra_info("socket") if transport is not None else None
     if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
@@ -118,4 +125,9 @@ def _kept_alive(conn: Any) -> Any:
             for name, number in _KEEP_ALIVE.items():
                 if hasattr(socket, name):
                     sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), number)
+    try:
+        await conn.execute(_SESSION)
+    except BaseException:
+        conn.terminate()
+        raise
     return conn

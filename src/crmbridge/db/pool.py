@@ -18,7 +18,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from crmbridge.db.at_hand import AtHand
+from crmbridge.db.at_hand import AtHand, is_gone
 from crmbridge.db.errors import DatabaseMisconfigured, DatabaseUnavailable, describe_dsn
 from crmbridge.db.hosts import CONNECT_SECONDS, Hosts
 
@@ -45,6 +45,7 @@ _GONE = (
     asyncpg.exceptions.ConnectionDoesNotExistError,
     asyncpg.InternalClientError,  # asyncpg 0.32 says this when the server ends a connection between two statements
     asyncpg.ReadOnlySQLTransactionError,  # a standby that is not promoted yet
+    asyncpg.IdleInTransactionSessionTimeoutError,  # this process stood still in a transaction
 )
 _STANDBY = (asyncpg.ReadOnlySQLTransactionError, asyncpg.TargetServerAttributeNotMatched)
 
@@ -288,7 +289,7 @@ class Database:
         with clear_errors(dsn):
             conn = await patient(lambda: _begun(at_hand, begin), CONNECT_PATIENCE_SECONDS)
         try:
-            with _clear_cut(dsn):
+            with _clear_cut(dsn, conn):
                 try:
                     yield conn
                 except BaseException:
@@ -326,11 +327,16 @@ async def _lent(at_hand: AtHand, conn: Any, call: Callable[[Any], Awaitable[T]])
 
 
 @contextmanager
-def _clear_cut(dsn: str) -> Iterator[None]:
+def _clear_cut(dsn: str, conn: Any) -> Iterator[None]:
     """Like ``clear_errors`` for a transaction in progress: an OSError there may be the caller's own."""
     try:
         yield
     except _GONE as error:
+        raise _unavailable(dsn, error, "cut the connection") from None
+    except asyncpg.InterfaceError as error:
+        # What asyncpg says when the server ended the connection between two statements; else it is a mistake of ours.
+        if not is_gone(conn):
+            raise
         raise _unavailable(dsn, error, "cut the connection") from None
 
 
