@@ -71,6 +71,17 @@ def test_settings_when_hosts_are_wrong_then_refused(url: str) -> None:
         Settings.from_environment({"CRMBRIDGE_DATABASE_URL": url, "CRMBRIDGE_DATABASE_SCHEDULER_URL": PAIR})
 
 
+class Conn:
+    """Of a connection, what is asked of it when it is new."""
+
+    def __init__(self, transport: Any = None) -> None:
+        self._transport = transport
+        self.told: list[str] = []
+
+    async def execute(self, statement: str) -> None:
+        self.told.append(statement)
+
+
 class Servers:
     """Instead of asyncpg: who answers how, and who was asked."""
 
@@ -95,9 +106,9 @@ async def test_connect_when_the_first_is_off_the_network_then_the_second_and_it_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(hosts, "EACH_SECONDS", 0.05)
-    servers = Servers(monkeypatch, one="silent", two="connection")
+    servers = Servers(monkeypatch, one="silent", two=(second := Conn()))
     both = Hosts(PAIR)
-    assert [await both.connect(PAIR), await both.connect(PAIR)] == ["connection"] * 2
+    assert [await both.connect(PAIR), await both.connect(PAIR)] == [second] * 2
     assert servers.asked == ["one", "two", "two"]
 
 
@@ -125,8 +136,10 @@ async def test_connection_when_over_the_network_then_a_dead_peer_is_noticed_soon
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with server:
         _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-        conn = type("Conn", (), {"_transport": writer.transport})()
-        assert hosts._kept_alive(conn) is conn
+        conn = Conn(writer.transport)
+        assert await hosts._kept_alive(conn) is conn
+        (told,) = conn.told
+        assert "tcp_user_timeout = 12000" in told and "idle_in_transaction_session_timeout" in told
         sock = writer.get_extra_info("socket")
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 12_000

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from structlog.contextvars import bind_contextvars
 
@@ -33,7 +33,7 @@ def request_id_of(scope: Any) -> str:
     known: str | None = state.get("request_id")
     if known is None:
         wish = next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
-        known = state["request_id"] = _sane(wish) if wish else uuid4().hex
+        known = state["request_id"] = _sane(wish) if wish else token_hex(16)
     return known
 
 
@@ -56,7 +56,7 @@ async def add_request_id(message: Any, scope: Any) -> None:
 
 def _sane(wish: bytes) -> str:
     text = wish.decode("latin-1")
-    return text if 8 <= len(text) <= 64 and text.replace("-", "").isalnum() else uuid4().hex
+    return text if 8 <= len(text) <= 64 and text.replace("-", "").isalnum() else token_hex(16)
 
 
 class Caller:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 from uuid import UUID
 
@@ -12,5 +12,5 @@ __all__ = ["new_id"]
 def new_id() -> UUID:
     """A new id: 48 bits of milliseconds, 74 random bits. Never use its time for a decision: the clock is ours."""
     milliseconds = time.time_ns() // 1_000_000 & 0xFFFF_FFFF_FFFF
-    noise = secrets.randbits(74)
+    noise = int.from_bytes(os.urandom(10), "big") >> 6
     return UUID(int=milliseconds << 80 | 0x7 << 76 | (noise >> 62) << 64 | 0b10 << 62 | noise & (1 << 62) - 1)

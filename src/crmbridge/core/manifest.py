@@ -296,7 +296,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         spec = self.objects.get(obj)
         if spec is None:
             return NOT_YET(f"{self.display_name} has no {obj.value} in this driver")
-        return spec.operations.get(operation, NOT_YET())
+        return spec.operations.get(operation) or NOT_YET()
 
     def batch_size(self, obj: Object, operation: Operation) -> int:
         """Most records in one provider call; 1 when no batch is declared."""

@@ -19,12 +19,12 @@ def to_e164(text: str, region: str = "") -> str | None:
 
     ``region`` (ISO 3166, upper case) reads numbers without a country code. An extension is left out.
     """
-    import phonenumbers  # its tables cost about 0.1 s to load
-
     text = text.strip()
     text = f"+{text[2:]}" if text.startswith("00") else text
     if _READY.fullmatch(text) and _is_whole(text):
         return text
+    import phonenumbers  # its tables cost about 0.1 s to load
+
     try:
         number = phonenumbers.parse(text, region or None)
     except phonenumbers.NumberParseException:

@@ -23,6 +23,7 @@ import hmac
 import os
 import struct
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import NoReturn
 from uuid import UUID
 
@@ -86,8 +87,12 @@ def _bound_text(text: str) -> bytes:
     return len(raw).to_bytes(4, "big") + raw
 
 
-# ``bound`` of the same parts, spelled out: this is asked for at each call of a provider.
+# Kinds are words of this program, a handful.
+_bound_kind = lru_cache(maxsize=64)(_bound_text)
+
+# ``bound`` of the same parts, spelled out: these are asked for at each call of a provider and each accept.
 _CREDENTIAL = _bound_text("credential")
+_WRITE = _bound_text("write")
 _OF_UUID = (16).to_bytes(4, "big")
 
 
@@ -108,7 +113,7 @@ def credential_aad(tenant_id: UUID, driver: str, credential_id: UUID, row_versio
 
 def write_aad(tenant_id: UUID, write_id: UUID) -> bytes:
     """What the sealed fields of a write are bound to."""
-    return bound("write", tenant_id, write_id)
+    return b"".join((_WRITE, _OF_UUID, tenant_id.bytes, _OF_UUID, write_id.bytes))
 
 
 def wrap_key(master: AESGCM, key: bytes, aad: bytes) -> bytes:
@@ -193,7 +198,7 @@ class SealingKeys:
         """
         # A hash begun for each kind would be a little quicker, and twice the memory of a tenant.
         keyed = self._index.copy()
-        keyed.update(self._parts + _bound_text(kind) + _bound_text(text))
+        keyed.update(self._parts + _bound_kind(kind) + _bound_text(text))
         return keyed.digest()
 
     def _cipher(self, sealed: bytes, form: int) -> tuple[AESGCM, bytes]:

@@ -1,18 +1,20 @@
 -- One statement for a flush of accepts, of several tenants. Ends up with one row per write that is new ('write')
 -- and one per lane that was pulled forward ('lane'); a key known already makes its write vanish here.
 -- A target with an error is one that its connection can never take: a dead letter from the start.
--- Targets and subjects name their write by its place among the accepts, counted from 1.
+-- Targets and subjects name their write by its place among the accepts, counted from 1; accepts name what many of them
+-- share ($7 to $13) by its number.
 -- Every insert is sorted, so that two flushes take their locks in one order.
--- It is a transaction of its own: before the first accept is read, the setting of its tenants ($22) is made, until its
+-- It is a transaction of its own: before the first accept is read, the setting of its tenants ($23) is made, until its
 -- end. Should that ever come too late, the policies refuse the rows.
 with tenants_set as materialized (
-    select set_config('crmbridge.tenants', $22, true) as tenants
+    select set_config('crmbridge.tenants', $23, true) as tenants
 ), accepts as materialized (
-    select a.* from tenants_set s cross join lateral unnest(
-        $1::uuid[], $2::uuid[], $3::bytea[], $4::bytea[], $5::text[], $6::text[], $7::bytea[], $8::smallint[],
-        $9::text[], $10::uuid[], $11::text[], $12::text[]) with ordinality
-    as a (write_id, tenant_id, key_hash, fingerprint, object, operation, sealed, priority, source, import_id, actor,
-          request_id, place)
+    select a.*, h.* from tenants_set s
+    cross join lateral unnest($1::uuid[], $2::int[], $3::bytea[], $4::bytea[], $5::bytea[], $6::text[]) with ordinality
+        as a (write_id, head, key_hash, fingerprint, sealed, request_id, place)
+    join unnest($7::uuid[], $8::text[], $9::text[], $10::smallint[], $11::text[], $12::uuid[], $13::text[])
+        with ordinality as h (tenant_id, object, operation, priority, source, import_id, actor, number)
+        on h.number = a.head
     where s.tenants is not null
 ), keyed as (
     insert into idempotency_keys (tenant_id, key_hash, fingerprint, write_id)
@@ -38,7 +40,7 @@ with tenants_set as materialized (
            case when t.error is not null then 'not_applied' end,
            t.error,
            case when t.error is not null then clock_timestamp() end
-    from unnest($13::int[], $14::uuid[], $15::uuid[], $16::bytea[], $17::text[], $21::jsonb[]) with ordinality
+    from unnest($14::int[], $15::uuid[], $16::uuid[], $17::bytea[], $18::text[], $19::jsonb[]) with ordinality
          as t (place, id, connection_id, order_key, depends_on, error, position)
     join accepts a using (place)
     where a.write_id in (select id from fresh)
@@ -47,7 +49,7 @@ with tenants_set as materialized (
 ), subjects as (
     insert into write_subjects (tenant_id, subject_hash, kind, write_id)
     select a.tenant_id, s.subject_hash, s.kind, a.write_id
-    from unnest($18::int[], $19::bytea[], $20::text[]) as s (place, subject_hash, kind)
+    from unnest($20::int[], $21::bytea[], $22::text[]) as s (place, subject_hash, kind)
     join accepts a using (place)
     where a.write_id in (select id from fresh)
     order by a.tenant_id, s.subject_hash, a.write_id
