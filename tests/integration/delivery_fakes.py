@@ -189,6 +189,14 @@ class FakeConnection:
         if not self.supports(obj, operation).is_usable:
             raise refuse(self.manifest, obj, operation)
 
+    @property
+    def calls_at_once(self) -> int:
+        """All of them: there is no other process."""
+        return self.manifest.in_flight_limit()
+
+    def step_aside(self) -> None:
+        """There is nobody to step aside for."""
+
     def get_ready(self) -> None:
         """There is no budget to fetch."""
 

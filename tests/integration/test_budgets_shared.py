@@ -292,6 +292,30 @@ async def test_calls_in_flight_when_two_processes_have_many_then_they_divide_the
     assert counted.in_flight_peak == 4, "the other has gone"
 
 
+async def test_calls_in_flight_when_a_process_steps_aside_then_the_next_has_all_of_them_at_once(
+    counted: Counted, caller: NewCaller
+) -> None:
+    counted.latency_seconds = 0.03
+    limit = Budget(kind=CONCURRENT, limit=4)
+    first, second = await caller(limit), await caller(limit)
+
+    async def one(of: Caller) -> None:
+        async with of.purse:
+            await of.call()
+
+    for of in (first, second, first):
+        await asyncio.gather(*(one(of) for _ in range(8)))
+        await asyncio.sleep(0.1)
+        assert of.purse.at_once == 4
+        of.purse.step_aside()
+        await asyncio.sleep(0.1)
+    await asyncio.gather(*(one(first) for _ in range(4)))
+    await asyncio.sleep(0.1)
+    await asyncio.gather(*(one(second) for _ in range(4)))
+    await asyncio.sleep(0.1)
+    assert second.purse.at_once == 2, "the first is still there"
+
+
 async def test_budget_when_a_waiting_call_is_cancelled_then_others_get_its_token(
     counted: Counted, caller: NewCaller
 ) -> None:

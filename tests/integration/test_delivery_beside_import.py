@@ -316,6 +316,26 @@ async def test_import_when_a_live_write_has_come_then_it_keeps_to_half_of_the_ca
     await house.delivery.close()
 
 
+async def test_import_when_the_lane_had_live_writes_in_the_turn_before_then_it_leaves_them_their_calls_at_once(
+    database: Database,
+) -> None:
+    house = await build(database, batch=1, in_flight=4)
+    house.provider.latency = 0.2
+    await asyncio.gather(*(house.accept(customer(last_name="live"), wait_seconds=5) for _ in range(3)))
+    await import_rows(house, 12)
+    house.provider.most_in_flight = 0
+    running = asyncio.create_task(house.delivery.drain(house.connection.id))
+    await until_sent(house, 6)
+    assert house.provider.most_in_flight == 1
+    began = asyncio.get_running_loop().time()
+    await asyncio.gather(*(house.accept(customer(last_name="live"), wait_seconds=5) for _ in range(3)))
+    assert asyncio.get_running_loop().time() - began < 0.38, "a live write waited for another call"
+    await running
+    await house.settle(20)
+    assert len(house.provider.effects) == len(set(house.provider.effects)) == 18
+    await house.delivery.close()
+
+
 async def test_live_when_rows_of_an_import_are_being_accepted_then_not_with_them_and_not_after_them(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from time import monotonic
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -34,6 +35,9 @@ def run(work: Coroutine[Any, Any, None]) -> None:
         work.send(None)
 
 
+LANE = UUID(int=7)
+
+
 async def slept(one: Courtesy, seconds: float) -> float:
     began = monotonic()
     await one.rest(seconds)
@@ -47,7 +51,7 @@ async def test_rest_when_nobody_waits_then_none() -> None:
 async def test_rest_when_somebody_waits_in_another_process_then_twice_as_long_as_the_work() -> None:
     wire: Any = Wire()
     here, there = Courtesy(wire, run), Courtesy(wire, run)
-    here.note_live()
+    here.note_live(LANE)
     assert await slept(there, 0.05) >= 0.1
 
 
@@ -55,13 +59,37 @@ async def test_word_when_many_wait_then_once_a_second() -> None:
     wire: Any = Wire()
     here = Courtesy(wire, run)
     for _ in range(1000):
-        here.note_live()
+        here.note_live(LANE)
     assert wire.sent == 1
 
 
 async def test_rest_when_the_last_waiter_is_long_gone_then_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(courtesy, "_REMEMBERED", 0.02)
     here = Courtesy(None, run)
-    here.note_live()
+    here.note_live(LANE)
     await asyncio.sleep(0.05)
     assert await slept(here, 5) < 1
+
+
+def test_lane_when_it_had_live_writes_then_known_for_seconds_with_their_calls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here = Courtesy(None, run)
+    assert here.live_calls(LANE) == 0
+    here.note_live(LANE)
+    assert here.live_calls(LANE) == 1
+    here.note_calls(LANE, 3)
+    here.note_live(LANE)
+    assert here.live_calls(LANE) == 3
+    here.note_calls(LANE, 0)  # a turn of the import alone tells nothing
+    assert here.live_calls(LANE) == 3
+    monkeypatch.setattr(courtesy, "_KNOWN", 0.0)
+    assert here.live_calls(LANE) == 0
+
+
+def test_lanes_when_there_are_too_many_then_the_oldest_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(courtesy, "_MOST_KNOWN", 2)
+    here = Courtesy(None, run)
+    for number in (1, 2, 1, 3):
+        here.note_live(UUID(int=number))
+    assert [here.live_calls(UUID(int=number)) for number in (1, 2, 3)] == [1, 0, 1]

@@ -302,11 +302,12 @@ class EmulatedOrm:
         return copy.copy(value)
 
     def completed(self, model: str, vals: dict[str, Any]) -> dict[str, Any]:
-        defaults: dict[str, Any] = {"create_uid": UID}
+        made: dict[str, Any] = {"create_uid": UID}
         if "active" in self.models[model]:
-            defaults["active"] = True
-        defaults |= copy.deepcopy(_DEFAULTS.get(model, {}))
-        return self.computed(model, {**defaults, **self.settled(model, vals)})
+            made["active"] = True
+        made |= {name: copy.copy(value) for name, value in _DEFAULTS.get(model, {}).items()}
+        made |= self.settled(model, vals)
+        return self.computed(model, made)
 
     def settled(self, model: str, vals: dict[str, Any]) -> dict[str, Any]:
         """Values as stored: log fields ignored, commands of linked records carried out, html cleaned."""

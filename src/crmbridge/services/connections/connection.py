@@ -76,6 +76,15 @@ class Connection:
         """A call will follow within milliseconds: what it needs of the rate budget is fetched meanwhile."""
         self._purse().get_ready()
 
+    @property
+    def calls_at_once(self) -> int:
+        """So many calls this process may have in flight: what the provider allows, or its share of that."""
+        return min(self._purse().at_once, self.manifest.in_flight_limit())
+
+    def step_aside(self) -> None:
+        """This process makes no more calls for now: the others may have its share of the calls in flight."""
+        self._purse().step_aside()
+
     def _purse(self) -> Purse:
         return self._owner.budgets.purse(self.tenant.id, self.id, self._opened.driver, self.manifest)
 

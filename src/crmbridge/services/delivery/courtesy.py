@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from time import monotonic
 from typing import Any
+from uuid import UUID
 
 from crmbridge.db.signals import Signals
 
@@ -19,6 +20,8 @@ _REMEMBERED, _EVERY = 2.0, 1.0
 _TIMES = 2.0
 # The longest rest after one piece of an import. Seconds.
 _LONGEST = 1.0
+# How long a lane is known to have live writes after the last one, and of how many lanes that is kept.
+_KNOWN, _MOST_KNOWN = 10.0, 2000
 
 
 class Courtesy:
@@ -28,16 +31,32 @@ class Courtesy:
         self._signals = signals
         self._start = start
         self._said_at = self._until = float("-inf")
+        self._lanes: dict[UUID, tuple[int, float]] = {}
         if signals is not None:
             signals.listen(_LIVE, lambda _: self._remember())
 
-    def note_live(self) -> None:
-        """Somebody waits for a write."""
+    def note_live(self, lane_id: UUID) -> None:
+        """Somebody waits for a write on this lane."""
         self._remember()
+        self.note_calls(lane_id, self.live_calls(lane_id) or 1)
         now = monotonic()
         if self._signals is not None and now - self._said_at >= _EVERY:
             self._said_at = now
             self._start(self._signals.send(_LIVE, ""))
+
+    def note_calls(self, lane_id: UUID, calls: int) -> None:
+        """Live writes of this lane have had so many calls at once, in the turn that ends."""
+        if not calls:
+            return
+        self._lanes.pop(lane_id, None)
+        self._lanes[lane_id] = calls, monotonic()
+        if len(self._lanes) > _MOST_KNOWN:
+            del self._lanes[next(iter(self._lanes))]
+
+    def live_calls(self, lane_id: UUID) -> int:
+        """How many that was in the last seconds; 0 when this process knows of none."""
+        calls, at = self._lanes.get(lane_id, (0, 0.0))
+        return calls if calls and monotonic() - at < _KNOWN else 0
 
     def _remember(self) -> None:
         self._until = monotonic() + _REMEMBERED

@@ -148,7 +148,7 @@ class Delivery(Desk):
                 raise
             return await self._replayed(tenant.id, known, wait_seconds)
         if wait_seconds > 0:
-            self._courtesy.note_live()
+            self._courtesy.note_live(item.targets[0].connection_id)
         express = await self._express_for(item) if wait_seconds > 0 and item.may_go_alone else None
         flusher = self._import_flusher if priority > 0 else self._flusher
         flushed = await flusher.submit(item, is_waited=wait_seconds > 0, express=express)

@@ -88,9 +88,15 @@ class Errand:
     """What one visit to the table reports and asks for, fixed when the visit begins."""
 
     def __init__(
-        self, lines: Sequence[Line], wants: dict[BudgetKind, tuple[int, int]], concurrent: int
+        self,
+        lines: Sequence[Line],
+        wants: dict[BudgetKind, tuple[int, int]],
+        concurrent: int,
+        *,
+        is_leaving: bool = False,
     ) -> None:
         self.lines = lines
+        self._is_leaving = is_leaving
         self.kinds = [line.kind for line in lines]
         self.is_crowded = concurrent > 0
         if self.is_crowded:
@@ -131,7 +137,10 @@ class Errand:
         return grants
 
     def divide(self, holders: dict[UUID, float], me: UUID, now: float) -> tuple[dict[UUID, float], int]:
-        """Those who are there, and this process's share of the calls in flight."""
+        """Those who are there, and this process's share of the calls in flight: all while it makes none."""
         there = {holder: until for holder, until in holders.items() if until > now}
+        if self._is_leaving:
+            there.pop(me, None)
+            return there, self._concurrent
         there[me] = now + PRESENCE_SECONDS
         return there, max(1, self._concurrent // len(there))

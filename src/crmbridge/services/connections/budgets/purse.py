@@ -71,7 +71,7 @@ class Purse:
         self._concurrent = 0
         self._gate = InFlight(1)
         self._shared_at = 0.0
-        self._is_crowded = False
+        self._is_crowded = self._is_leaving = False
         self._held_until = 0.0
         # Nearly always empty, in each of thousands of purses: a deque would take 750 bytes.
         self._waiters: list[_Waiter] = []
@@ -114,6 +114,21 @@ class Purse:
             self._report_soon()
         await self._gate.__aenter__()
         return self
+
+    @property
+    def at_once(self) -> int:
+        """So many calls this process may have in flight: its share, where several processes make calls."""
+        return self._gate.limit
+
+    def step_aside(self) -> None:
+        """No call follows for now: the others may have this process's share of the calls in flight."""
+        if self._gate.count or not self._shared_at:
+            return
+        self._is_leaving = monotonic() - self._shared_at < PRESENCE_SECONDS
+        self._shared_at, self._is_crowded = 0.0, False
+        self._gate.resize(self._concurrent)
+        if self._is_leaving:
+            self._report_soon()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -346,8 +361,10 @@ class Purse:
             )
         ):
             lines = ()
-        is_crowded, self._is_crowded = self._is_crowded, False
-        return Errand(lines, wants, self._concurrent if is_crowded else 0)
+        is_leaving = self._is_leaving and not self._is_crowded
+        touches_holders = is_leaving or self._is_crowded
+        self._is_crowded = self._is_leaving = False
+        return Errand(lines, wants, self._concurrent if touches_holders else 0, is_leaving=is_leaving)
 
     def _forecast(self, now: float) -> int:
         """Tokens for two seconds of calls, by how many went since the last visit; none after a silence."""

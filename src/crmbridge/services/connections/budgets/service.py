@@ -139,7 +139,9 @@ class Budgets:
             holders: dict[UUID, float] = {}
             if errand.is_crowded:
                 holders, share = errand.divide(rows[BudgetKind.CONCURRENT.value][1], self._holder, now)
-            await store.save_budgets(conn, purse.connection_id, windows, holders if share else None)
+            await store.save_budgets(
+                conn, purse.connection_id, windows, holders if errand.is_crowded else None
+            )
         purse.receive(errand, grants, share)
 
     def note_leftover(self, purse: Purse) -> None:

@@ -43,6 +43,9 @@ class Lane(Protocol):
     def id(self) -> UUID: ...
     @property
     def manifest(self) -> Manifest: ...
+    @property
+    def calls_at_once(self) -> int: ...
+    def step_aside(self) -> None: ...
     def batch_size(self, obj: Object, operation: Operation) -> int: ...
     def map(self, intent: Intent, *, target_id: UUID, links: dict[str, str]) -> Write: ...
     async def lookup(self, *, phone: str = "", email: str = "", actor: str) -> list[Record]: ...
@@ -62,7 +65,7 @@ class Batch(msgspec.Struct, kw_only=True, eq=False):
     """Targets of one provider call. ``priority`` 0 is live, 1 an import.
 
     ``is_look_up``: one target whose outcome is unknown; nothing is sent. ``marked_at``: the monotonic clock before its
-    mark, ``mark_seconds`` how long that took.
+    mark, ``mark_seconds`` how long that took. ``goes_first``: it has waited long enough, and goes before live writes.
     """
 
     object: Object
@@ -72,6 +75,7 @@ class Batch(msgspec.Struct, kw_only=True, eq=False):
     is_look_up: bool = False
     marked_at: float = 0.0
     mark_seconds: float = 0.0
+    goes_first: bool = False
 
     @property
     def is_import(self) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from contextlib import nullcontext
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -28,6 +27,7 @@ from crmbridge.services.delivery.courtesy import Courtesy
 from crmbridge.services.delivery.lane import store, telling
 from crmbridge.services.delivery.lane.ahead import Ahead
 from crmbridge.services.delivery.lane.batch import Batch, Lane, Prepared, failed_result, prepare
+from crmbridge.services.delivery.lane.calls import Calls
 from crmbridge.services.delivery.lane.outcome import Verdict, judge, judge_look_up
 from crmbridge.services.delivery.lane.store import SavedResult, Taken
 from crmbridge.services.delivery.lane.tenure import Tenure, jitter
@@ -64,7 +64,7 @@ class Drain:
 
     As many calls are in flight as the manifest allows. While they are, the next batch is read, mapped and marked, and
     the previous one saved. A batch is marked ``sending`` in a committed transaction before its call, if it was not in
-    the one that took the lane. Imports leave one call to live writes, where more than one is allowed.
+    the one that took the lane. How calls are shared between live writes and imports: :class:`Calls`.
     """
 
     def __init__(
@@ -81,21 +81,17 @@ class Drain:
         self._tenure = Tenure(tools.db, tools.limits, taken.lease)
         self._connection = connection
         self._keys = keys
-        self._in_flight = in_flight = max(1, connection.manifest.in_flight_limit())
         self._send_seconds = max(self._limits.send_seconds, 2 * connection.manifest.timeout_seconds)
         # The longest from a mark to its call. The call must have ended when others look: they wait for both.
         self._idle_seconds = min(self._limits.lease_seconds / 2, self._send_seconds)
-        # Calls, and one batch more that is marked meanwhile.
-        self._calls = asyncio.Semaphore(in_flight)
-        self._import_calls = asyncio.Semaphore(max(1, in_flight - 1))
-        self._most = {_LIVE: in_flight + 1, _IMPORT: max(1, in_flight - 1) + 1}
-        self._under_way = {_LIVE: 0, _IMPORT: 0}
+        self._calls = Calls(
+            lambda: connection.calls_at_once, tools.courtesy.live_calls(taken.lease.connection_id)
+        )
         self._ahead = Ahead(tools.db, taken, connection, tools.limits, window)
         self._tasks: set[asyncio.Task[None]] = set()
         # Set by an accept of this process, and by the end of a call.
         self._stirred = asyncio.Event()
         self._look_at = float("inf")
-        self._has_seen_live = False
         self._imported_at = monotonic()
         # What one batch of an import takes of this process and the database, the call aside.
         self._import_seconds = 0.0
@@ -110,9 +106,8 @@ class Drain:
             self._stirred.set()
 
     def _let_live_pass(self) -> None:
-        """A live write came: it goes before what was read of an import, which keeps to half of the calls now."""
-        self._has_seen_live = True
-        self._most[_IMPORT] = max(1, self._in_flight // 2)
+        """A live write came: it goes before what was read of an import, which keeps to fewer calls now."""
+        self._calls.make_way()
         self._ahead.want_live()
         self._stirred.set()
 
@@ -138,6 +133,7 @@ class Drain:
             return False
         finally:
             self._tenure.end()
+            self._tools.courtesy.note_calls(self._lease.connection_id, self._calls.live_peak)
 
     async def _recover(self) -> None:
         await self._tenure.recover(
@@ -163,7 +159,7 @@ class Drain:
 
     async def _work(self) -> None:
         while not self._tenure.is_released and not self._is_off:
-            if self._must_leave and not self._under_way[_IMPORT]:
+            if self._must_leave and not self._calls.imports_under_way:
                 return
             batch = await self._next()
             if self._tenure.is_released:
@@ -178,33 +174,21 @@ class Drain:
     async def _next(self) -> Batch | None:
         """The next batch, or None while nothing is due or there is no room for it."""
         is_due = not self._must_leave and monotonic() - self._imported_at > _PATIENCE
-        if self._has_room(_LIVE):
-            await self._ahead.read(only_live=self._must_leave, calls=self._free_calls, is_import_due=is_due)
+        if self._calls.has_room(_LIVE):
+            await self._ahead.read(only_live=self._must_leave, calls=self._calls.free, is_import_due=is_due)
         first = self._ahead.first(is_import_due=is_due)
-        if first is None or not self._has_room(first.priority) or (first.priority and self._must_leave):
+        if first is None or not self._calls.has_room(first.priority) or (first.priority and self._must_leave):
             return None
+        first.goes_first = is_due
         self._ahead.begin(first)
         return first
-
-    def _has_room(self, priority: int) -> bool:
-        """Whether a batch more may be under way; live ones have a place of their own."""
-        total = sum(self._under_way.values())
-        return total < self._most[_LIVE] and (
-            priority == _LIVE or self._under_way[_IMPORT] < self._most[_IMPORT]
-        )
-
-    @property
-    def _free_calls(self) -> int:
-        """So many live writes would not wait for a call."""
-        imports = min(self._under_way[_IMPORT], max(1, self._in_flight - 1))
-        return max(0, self._in_flight - self._under_way[_LIVE] - imports)
 
     def _begin(self, batch: Batch) -> None:
         if batch.priority == _IMPORT:
             self._imported_at = monotonic()
         task = asyncio.create_task(self._deliver(batch))
         self._tasks.add(task)
-        self._under_way[batch.priority] += 1
+        self._calls.begin(batch)
         task.add_done_callback(partial(self._done, batch))
 
     async def _pass_time(self) -> None:
@@ -224,7 +208,7 @@ class Drain:
     def _done(self, batch: Batch, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._stirred.set()
-        self._under_way[batch.priority] -= 1
+        self._calls.end(batch)
         # What it saved may have set others free; alone, the release asks the same.
         if self._tasks and (batch.is_import or batch.operation is not Operation.CREATE):
             self._ahead.want_all()
@@ -236,6 +220,7 @@ class Drain:
     async def _leave(self) -> bool:
         if self._tasks:
             await asyncio.wait(self._tasks)
+        self._connection.step_aside()
         # What was marked as it was read and is not begun was no attempt, and needs no look-up.
         marked, tenure = self._ahead.marked, self._tenure
         if marked and not tenure.is_lost and monotonic() - min(marked.values()) < self._idle_seconds:
@@ -279,11 +264,11 @@ class Drain:
                 if self._must_leave:
                     return
             # Where live writes come in between, they do not wait for one batch more.
-            is_ahead = batch.is_import and not self._has_seen_live
+            is_ahead = batch.is_import and not self._calls.is_shared
             if is_ahead:
                 # Marked while the call before it runs; a live write can be cancelled until its own turn.
                 prepared = await self._marked(batch, prepared)
-            async with self._import_calls if batch.is_import else nullcontext(), self._calls:
+            async with self._calls.turn(batch):
                 if not is_ahead and not batch.is_look_up:
                     prepared = await self._marked(batch, prepared)
                 if not prepared:
