@@ -16,7 +16,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,24 @@ def postgres() -> Iterator[PostgresServer]:
     finally:
         asyncio.run(embedded.stop())
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def folder_for_all(prefix: str) -> Iterator[Path]:
+    """A folder with a short path that another user may enter: what root starts runs as one. pytest's own are closed."""
+    made = Path(tempfile.mkdtemp(prefix=prefix))
+    made.chmod(0o755)
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A fresh folder that another user may enter."""
+    with folder_for_all("crmb-own-") as made:
+        yield made
 
 
 @pytest.fixture

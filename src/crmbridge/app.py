@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from crmbridge.services import Services
     from crmbridge.services.operators import Oidc
     from crmbridge.services.vault import Vault
+    from crmbridge.services.watch import Watch
     from crmbridge.settings import Settings
     from crmbridge.toolkit.egress import Egress
 
@@ -206,9 +207,20 @@ def build_faces(services: Services, settings: Settings) -> Any:
     async def faces(scope: Any, receive: Any, send: Any) -> None:
         path = scope.get("path", "")
         face = console if path == "/admin" or path.startswith(("/admin/", "/connect/")) else api
-        await face(scope, receive, send)
+        await face(scope, receive, _closing(send) if services.watch.is_stopping else send)
 
     return faces
+
+
+def _closing(send: Any) -> Any:
+    """Whoever keeps the connection is told to open another one, which then is to another process."""
+
+    async def closing(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+        await send(message)
+
+    return closing
 
 
 async def serve(settings: Settings, *, with_worker: bool = True) -> None:
@@ -245,7 +257,9 @@ async def serve(settings: Settings, *, with_worker: bool = True) -> None:
             )
         )
         for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, _stop, server)
+            asyncio.get_running_loop().add_signal_handler(
+                number, _stop, server, services.watch, settings.shutdown_delay_seconds
+            )
         await services.tenants.remember_names()
         _get_ready()
         stop = asyncio.Event()
@@ -277,8 +291,17 @@ def _get_ready() -> None:
     gc.set_threshold(20_000, 20, 20)
 
 
-def _stop(server: Any) -> None:
-    """The first signal ends gracefully, a second one at once."""
+def _stop(server: Any, watch: Watch, delay_seconds: float) -> None:
+    """The first signal ends gracefully, a second one at once.
+
+    With ``delay_seconds`` the first one lets callers go elsewhere before; a second one ends that, a third is at once.
+    """
+    if not watch.is_stopping:
+        watch.is_stopping = True
+        if delay_seconds and server.started:
+            _log().info("stopping.soon", seconds=delay_seconds)
+            asyncio.get_running_loop().call_later(delay_seconds, setattr, server, "should_exit", True)
+            return
     server.force_exit = server.should_exit
     server.should_exit = True
 

@@ -310,6 +310,13 @@ class Settings:
     max_body_bytes: int = _setting(
         _between(1024, 104_857_600), 1_048_576, "Largest request body, in bytes.", example="1048576"
     )
+    shutdown_delay_seconds: int = _setting(
+        _between(0, 600),
+        0,
+        "How long `crmbridge serve` goes on serving when told to stop, while `/readyz` says 503 and a load balancer "
+        "turns away. 0: not at all.",
+        example="5",
+    )
     shutdown_seconds: int = _setting(
         _between(0, 600), 20, "Longest wait for running requests and drains when stopping.", example="20"
     )

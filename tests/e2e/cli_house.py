@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -18,23 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.faults.process import free_ports
 
 from crmbridge.db.cluster import find_binaries
 from crmbridge.db.errors import EmbeddedPostgresFailed
 
+from ..conftest import folder_for_all
+
 COMMAND = (sys.executable, "-m", "crmbridge.app")
-
-
-def free_port() -> int:
-    """A free loopback port between 24000 and 27999."""
-    for port in range(24000 + os.getpid() % 3000, 28000):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise RuntimeError("no free port")
 
 
 def wait_for(what: Any, seconds: float = 60.0) -> Any:
@@ -54,6 +42,13 @@ def get(url: str) -> Any:
             return json.load(answer)
     except OSError:
         return None
+
+
+def unmetered(credential: dict[str, str]) -> dict[str, str]:
+    """Without the rate of the example document, which would stretch a thousand calls over two minutes."""
+    document = json.loads(credential.get("manifest", "{}"))
+    document.pop("rate", None)
+    return {name: json.dumps(document) if name == "manifest" else text for name, text in credential.items()}
 
 
 @dataclass
@@ -115,6 +110,17 @@ class CliHouse:
     def json(self, *arguments: str, code: int | None = 0) -> Any:
         return json.loads(self.run(*arguments, "--json", code=code).stdout)
 
+    def connect(self, tenant: str, driver: str = "odoo") -> None:
+        """A new tenant, connected to a stand-in."""
+        self.run("tenants", "add", tenant, "--vertical", "real_estate", "--region", "AE")
+        pairs = [
+            part
+            for name, text in unmetered(self.credentials[driver]).items()
+            if (driver, name) != ("rest_api", "url")  # where it runs, which is no setting of this driver
+            for part in ("--set", f"{name}={text}")
+        ]
+        self.run("connect", tenant, driver, *pairs)
+
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [*COMMAND, *arguments],
@@ -147,10 +153,14 @@ def cli_house() -> Iterator[CliHouse]:
     try:
         find_binaries()
     except EmbeddedPostgresFailed as error:
-        pytest.skip(f"no PostgreSQL: {error.message}")
-    folder = Path(tempfile.mkdtemp(prefix="crmb-e2e-"))
-    folder.chmod(0o755)  # run by root, PostgreSQL runs as another user who must be able to enter
-    port = free_port()
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no PostgreSQL: {error.message}")
+    with folder_for_all("crmb-e2e-") as folder:
+        yield from running(folder)
+
+
+def running(folder: Path) -> Iterator[CliHouse]:
+    """The house in this folder; all its processes end with it."""
+    port = free_ports()
     environment = {name: text for name, text in os.environ.items() if not name.startswith("CRMBRIDGE_")}
     environment |= {
         "CRMBRIDGE_DATA_DIR": str(folder / "data"),
@@ -168,4 +178,3 @@ def cli_house() -> Iterator[CliHouse]:
         yield made
     finally:
         made.close()
-        shutil.rmtree(folder, ignore_errors=True)

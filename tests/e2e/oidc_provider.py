@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 from aiohttp import web
 from joserfc import jws, jwt
 from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
-from tests.e2e.cli_house import free_port
+from tests.faults.process import free_ports
 
 __all__ = ["CLIENT_ID", "CLIENT_SECRET", "Provider", "running_provider"]
 
@@ -166,7 +166,7 @@ class Provider:
 @asynccontextmanager
 async def running_provider() -> AsyncIterator[Provider]:
     """The provider on a free loopback port, until the block ends."""
-    port = free_port()
+    port = free_ports()
     provider = Provider(port)
     app = web.Application()
     app.router.add_route("*", "/{tail:.*}", provider.answer)

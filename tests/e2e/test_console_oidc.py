@@ -6,7 +6,6 @@ from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
-from tests.e2e.cli_house import free_port
 from tests.e2e.console_visitor import PASSWORD, Visitor, text_of, visitor
 from tests.e2e.oidc_house import (
     CALLBACK,
@@ -20,6 +19,7 @@ from tests.e2e.oidc_house import (
     services,
 )
 from tests.e2e.oidc_provider import CLIENT_SECRET, Provider
+from tests.faults.process import free_ports
 
 from crmbridge.db.pool import connect
 from crmbridge.db.roles import RoleDsns
@@ -292,7 +292,7 @@ async def test_provider_when_down_then_a_page_says_so_and_it_is_not_asked_at_onc
 ) -> None:
     oidc = services.operators.oidc
     assert oidc is not None
-    oidc.issuer = f"http://127.0.0.1:{free_port()}"
+    oidc.issuer = f"http://127.0.0.1:{free_ports()}"
     page = await guest.get("/admin/oidc")
     assert page.status_code == 503 and "cannot be reached" in text_of(page) and "set-cookie" in page.headers
     oidc.issuer = provider.issuer

@@ -309,6 +309,9 @@ async def test_write_when_a_dead_letter_then_reason_tries_redrive_and_discard_af
             tenant.id, (await house.services.delivery.list(tenant.id)).writes[0].id, 10
         )
         assert "cannot be undone" in text_of(await operator.get(f"{base}/{write_id}/discard"))
+        refused = await operator.post(f"{base}/{write_id}/discard", {"reason": "x" * 501})
+        assert refused.status_code == 422 and "at most 500" in text_of(refused)
+        assert "x" * 501 in refused.text, "what was typed is lost"
         await operator.post(f"{base}/{write_id}/discard", {"reason": "the customer called again"})
         state = (await house.call("GET", f"/api/tenants/harbour/writes/{write_id}")).json()["targets"][0][
             "state"

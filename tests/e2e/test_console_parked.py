@@ -116,3 +116,35 @@ async def test_redrive_when_over_http_then_looks_first_unless_it_says_without(ho
     view = (await house.call("GET", f"{path}/{third}")).json()
     assert view["targets"][0]["state"] == "retrying"
     assert (await house.call("GET", "/api/incidents?kind=write_parked")).json()["incidents"] == []
+
+
+async def test_discard_when_it_has_a_reason_then_the_audit_log_keeps_it_whole(house: House) -> None:
+    first, second, third = await parked(house, 3)
+    path = "/api/tenants/harbour/writes"
+    whole = "sent by hand, " + "é" * 486
+    assert len(whole) == 500
+    for bad in (7, None, ["text"], whole + "!", "a\0b"):
+        for address in (f"{path}/{first}/discard", f"{path}/discard"):
+            refused = await house.call("POST", address, json={"reason": bad})
+            assert refused.status_code == 422, (bad, address, refused.text)
+            assert [each["field"] for each in refused.json()["fields"]] == ["reason"], refused.text
+    for step in ("redrive", "cancel"):
+        refused = await house.call("POST", f"{path}/{first}/{step}", json={"reason": "why"})
+        assert refused.status_code == 422 and "Only a discard has a reason" in refused.text
+    for write_id, body in ((first, {"reason": whole}), (second, {}), (third, None)):
+        done = await house.call("POST", f"{path}/{write_id}/discard", json=body)
+        assert done.json()["targets"][0]["state"] == "discarded", done.text
+    tenant = await house.services.tenants.get("harbour")
+    rows = await house.services.audit.read(tenant.id, action="write.discarded")
+    kept = {row.subject_id: row.details.get("reason") for row in rows}
+    assert kept == {str(first): whole, str(second): None, str(third): None}
+
+
+async def test_discard_of_many_when_it_has_a_reason_then_the_audit_log_keeps_it_whole(house: House) -> None:
+    await parked(house, 2)
+    body = {"state": "parked", "reason": "r" * 500}
+    done = await house.call("POST", "/api/tenants/harbour/writes/discard", json=body)
+    assert done.json()["discarded"] == 2
+    tenant = await house.services.tenants.get("harbour")
+    (row,) = await house.services.audit.read(tenant.id, action="write.discarded")
+    assert row.details["reason"] == "r" * 500

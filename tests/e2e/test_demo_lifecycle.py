@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +21,8 @@ from crmbridge.db.cluster import find_binaries
 from crmbridge.db.errors import EmbeddedPostgresFailed
 from crmbridge.drivers import DRIVERS, load, load_emulator
 
+from ..conftest import folder_for_all
+
 pytestmark = [pytest.mark.postgres, pytest.mark.timeout(240)]
 ROOT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-m", "crmbridge.app", "demo")
@@ -34,11 +34,9 @@ def folder() -> Iterator[Path]:
     try:
         find_binaries()
     except EmbeddedPostgresFailed as error:
-        pytest.skip(f"no PostgreSQL: {error.message}")
-    outer = Path(tempfile.mkdtemp(prefix="crmb-demo-"))
-    outer.chmod(0o755)
-    yield outer / "demo"
-    shutil.rmtree(outer, ignore_errors=True)
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no PostgreSQL: {error.message}")
+    with folder_for_all("crmb-demo-") as outer:
+        yield outer / "demo"
 
 
 def start(folder: Path, *options: str) -> subprocess.Popen[str]:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
 
@@ -20,15 +17,6 @@ from crmbridge.services import Services
 from crmbridge.settings import Settings
 
 pytestmark = [pytest.mark.postgres, pytest.mark.timeout(120)]
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder that the service user can enter also when root runs the tests, with a short path for the socket."""
-    made = Path(tempfile.mkdtemp(prefix="crmb-own-"))
-    made.chmod(0o755)
-    yield made
-    shutil.rmtree(made, ignore_errors=True)
 
 
 async def until_served(services: Services) -> None:
@@ -45,12 +33,12 @@ async def until_served(services: Services) -> None:
 
 
 async def test_postgres_when_killed_under_a_running_house_then_started_again(
-    folder: Path, master_key: Secret
+    open_folder: Path, master_key: Secret
 ) -> None:
-    settings = Settings(data_dir=folder, master_key=master_key)
+    settings = Settings(data_dir=open_folder, master_key=master_key)
     async with running_services(settings) as services:
         await until_served(services)
-        (file,) = await asyncio.to_thread(lambda: list(folder.rglob("postmaster.pid")))
+        (file,) = await asyncio.to_thread(lambda: list(open_folder.rglob("postmaster.pid")))
         killed = await asyncio.to_thread(pid_in, file)
         os.kill(killed, signal.SIGKILL)
         # Not before the dead one is noticed: its server processes outlive it for a moment.

@@ -38,24 +38,6 @@ def mark_of(file: Path) -> dict[str, Any]:
     return dict(marks["imports"][0])
 
 
-def unmetered(credential: dict[str, str]) -> dict[str, str]:
-    """Without the rate of the example document, which would stretch a thousand calls over two minutes."""
-    document = json.loads(credential.get("manifest", "{}"))
-    document.pop("rate", None)
-    return {name: json.dumps(document) if name == "manifest" else text for name, text in credential.items()}
-
-
-def connect(cli_house: CliHouse, tenant: str, driver: str = "odoo") -> None:
-    cli_house.run("tenants", "add", tenant, "--vertical", "real_estate", "--region", "AE")
-    pairs = [
-        part
-        for name, text in unmetered(cli_house.credentials[driver]).items()
-        if (driver, name) != ("rest_api", "url")  # where it runs, which is no setting of this driver
-        for part in ("--set", f"{name}={text}")
-    ]
-    cli_house.run("connect", tenant, driver, *pairs)
-
-
 def wait_for_line(process: Any, file: Path, line: int) -> None:
     deadline = time.monotonic() + 60
     while mark_of(file)["line"] < line:
@@ -73,7 +55,7 @@ def emails(cli_house: CliHouse, prefix: str, driver: str = "odoo") -> Counter[st
 def test_import_when_killed_and_run_again_then_every_row_is_there_once(
     cli_house: CliHouse, tmp_path: Path
 ) -> None:
-    connect(cli_house, "killed")
+    cli_house.connect("killed")
     file = leads(tmp_path / "leads.csv", 4000)
     process = cli_house.start("import", str(file), "--tenant", "killed", "--batch", "50")
     wait_for_line(process, file, 500)
@@ -96,7 +78,7 @@ def test_import_when_killed_and_run_again_then_every_row_is_there_once(
 def test_import_when_the_server_is_killed_meanwhile_then_it_waits_and_goes_on(
     cli_house: CliHouse, tmp_path: Path
 ) -> None:
-    connect(cli_house, "outage", "rest_api")
+    cli_house.connect("outage", "rest_api")
     file = leads(tmp_path / "out.csv", 1000, start=100_000)
     process = cli_house.start("import", str(file), "--tenant", "outage", "--batch", "50", "--json")
     wait_for_line(process, file, 300)
@@ -115,7 +97,7 @@ def test_import_when_the_server_is_killed_meanwhile_then_it_waits_and_goes_on(
 def test_import_when_rows_are_bad_then_they_stand_in_the_rejects_with_reasons(
     cli_house: CliHouse, tmp_path: Path
 ) -> None:
-    connect(cli_house, "bad-rows")
+    cli_house.connect("bad-rows")
     file = tmp_path / "bad.csv"
     file.write_text(
         "First Name,E-Mail,Mobile Phone,Budget (max),Bedrooms\n"
@@ -141,7 +123,7 @@ def test_import_when_rows_are_bad_then_they_stand_in_the_rejects_with_reasons(
 def test_import_when_interrupted_by_sigint_then_says_where_and_goes_on(
     cli_house: CliHouse, tmp_path: Path
 ) -> None:
-    connect(cli_house, "stopped")
+    cli_house.connect("stopped")
     file = leads(tmp_path / "int.csv", 3000, start=200_000)
     process = cli_house.start("import", str(file), "--tenant", "stopped", "--batch", "50")
     wait_for_line(process, file, 200)

@@ -18,7 +18,7 @@ from crmbridge.db.jobs import PgQueuerJobs
 from crmbridge.db.pool import Database, connect
 from crmbridge.db.roles import RoleDsns
 from crmbridge.services.vault import Vault, provider_from
-from crmbridge.services.watch import Standing, readiness
+from crmbridge.services.watch import Standing, Watch, readiness
 from crmbridge.services.watch.readiness import checks_of, examine
 from crmbridge.settings import Settings
 
@@ -80,6 +80,17 @@ async def test_readiness_when_all_is_well_then_ready_and_every_check_is_named(
     assert standing.is_ready and standing.status == "ready" and standing.reasons == []
     assert standing.checks == dict.fromkeys(SOUND, "ok")
     assert (await ground.standing(tmp_path)).checks["disk"] == "ok"
+
+
+async def test_readiness_when_told_to_stop_then_red_although_all_else_is_well(ground: Ground) -> None:
+    unread: Any = None
+    rooms = {"connections": unread, "delivery": unread, "incidents": unread}
+    watch = Watch(db=ground.db, vault=ground.vault, jobs=ground.jobs, **rooms)
+    assert (await watch.standing()).is_ready
+    watch.is_stopping = True
+    standing = await watch.standing()
+    assert [reason.check for reason in standing.reasons] == ["stopping"] and not standing.is_ready
+    assert {name for name, found in standing.checks.items() if found == "ok"} == SOUND
 
 
 async def test_readiness_when_the_database_is_gone_then_red_within_seconds(

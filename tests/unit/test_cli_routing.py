@@ -135,6 +135,25 @@ def test_redrive_when_without_looking_then_warned_first_and_said_to_the_server(
     assert server.seen[2].json == {"state": "parked", "without_looking": True, "limit": 1_000}
 
 
+@pytest.mark.parametrize("which", ["w1", "--all"])
+def test_discard_when_a_reason_is_given_then_it_goes_along_for_one_and_for_all(
+    run: Run, server: Server, which: str
+) -> None:
+    server.answers["POST tenants/t/writes/w1/discard"] = {
+        "id": "w1",
+        "operation": "create",
+        "object": "lead",
+        "actor": "key:1",
+        "source": "api",
+        "accepted_at": "2026-11-25T10:00:00Z",
+        "targets": [],
+    }
+    server.answers["POST tenants/t/writes/discard"] = {"discarded": 1, "left": 0, "until": ""}
+    run("writes", "discard", "t", which, "--reason", "a test of ours", "--yes")
+    rest = {} if which == "w1" else {"state": "dead_letter", "limit": 1_000}
+    assert server.seen[0].json == {**rest, "reason": "a test of ours"}
+
+
 @pytest.mark.parametrize("step", ["cancel", "discard"])
 def test_step_on_all_when_not_confirmed_then_nothing_is_sent(run: Run, server: Server, step: str) -> None:
     run("writes", step, "t", "--all", code=1, text="n\n")

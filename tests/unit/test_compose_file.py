@@ -82,6 +82,8 @@ def test_stop_when_asked_then_the_engine_waits_longer_than_the_process(tree: dic
     for name in ("api", "worker"):
         service = tree["services"][name]
         own = int(service["environment"]["CRMBRIDGE_SHUTDOWN_SECONDS"])
+        if name == "api":
+            own += int(service["environment"]["CRMBRIDGE_SHUTDOWN_DELAY_SECONDS"])
         # Connections are closed afterwards: 5 s for each of the two pools, 2 for each of the engine's.
         assert int(service["stop_grace_period"].removesuffix("s")) >= own + 5 + 5 + 2 + 2
         # A shell in front would keep the signal to itself.

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import msgspec
 
+from crmbridge.services.delivery.desk import MOST_REASON
 from crmbridge.services.mapping.model import Rule
 
 __all__ = [
@@ -29,8 +30,12 @@ __all__ = [
     "RedriveBody",
     "RoutesBody",
     "SearchBody",
+    "StepBody",
     "TenantBody",
 ]
+
+
+DiscardReason = Annotated[str, msgspec.Meta(max_length=MOST_REASON)]
 
 
 class _Body(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -204,9 +209,15 @@ class ResendBody(RedriveBody):
 
 
 class DiscardBody(RedriveBody):
-    """Which of them to give up for good, and why."""
+    """Which of them to give up for good, and why: kept in the audit log, nothing personal."""
 
-    reason: str = ""
+    reason: DiscardReason = ""
+
+
+class StepBody(_Body):
+    """Why a write is given up for good: kept in the audit log, nothing personal. Only a discard has one."""
+
+    reason: DiscardReason = ""
 
 
 class CancelBody(_Body):

@@ -23,7 +23,8 @@ def healthz() -> dict[str, str]:
 @get("/readyz", tags=["health"], summary="The process can do its work", exclude_from_auth=True)
 async def readyz(services: House) -> Response[dict[str, Any]]:
     """Tries the database, its migrations, the job engine's tables, the master key, the clocks, this process's worker
-    and the room for an embedded database; 503 gives every reason and its fix."""
+    and the room for an embedded database; a process that was told to stop is not ready. 503 gives every reason and
+    its fix."""
     standing = await services.watch.standing()
     body: dict[str, Any] = msgspec.to_builtins(standing)
     return Response(body, status_code=200 if standing.is_ready else 503)

@@ -11,7 +11,7 @@ import msgspec
 from litestar import Controller, get, post
 
 from crmbridge.api.authentication import Caller, object_named, require_admin, tenant_of
-from crmbridge.api.bodies import CancelBody, DiscardBody, RedriveBody, ResendBody
+from crmbridge.api.bodies import CancelBody, DiscardBody, RedriveBody, ResendBody, StepBody
 from crmbridge.api.parameters import FromPath, FromQuery, House, JSONBody, ObjectFilter, StateFilter, Who
 from crmbridge.core.errors import FieldError, NotFound, ValidationError
 from crmbridge.services import Services
@@ -90,7 +90,8 @@ class WriteRoutes(Controller):
         "/{write_id:uuid}/{step:str}",
         status_code=200,
         summary="redrive, cancel or discard one write, or its target on one connection (operator)",
-        description="A redrive looks up what is parked before it sends it; without_looking=true sends it at once.",
+        description="A redrive looks up what is parked before it sends it; without_looking=true sends it at once. "
+        "The reason of a discard goes into the audit log.",
     )
     async def move(
         self,
@@ -101,6 +102,7 @@ class WriteRoutes(Controller):
         step: FromPath[str],
         connection: FromQuery[str] = "",
         without_looking: FromQuery[bool] = False,
+        data: JSONBody[StepBody | None] = None,
     ) -> dict[str, Any]:
         require_admin(who)
         found = await tenant_of(services, who, tenant)
@@ -108,7 +110,7 @@ class WriteRoutes(Controller):
         steps: dict[str, Callable[..., Awaitable[WriteView]]] = {
             "redrive": partial(delivery.redrive, without_looking=without_looking),
             "cancel": delivery.cancel,
-            "discard": delivery.discard,
+            "discard": partial(delivery.discard, reason=data.reason if data else ""),
         }
         if step not in steps:
             raise NotFound("There is no such step; use redrive, cancel or discard.")
@@ -116,6 +118,11 @@ class WriteRoutes(Controller):
             raise ValidationError(
                 "Only a redrive can go without a look-up.",
                 fields=(FieldError("without_looking", f"has no meaning for {step}; leave it out"),),
+            )
+        if data and data.reason and step != "discard":
+            raise ValidationError(
+                "Only a discard has a reason.",
+                fields=(FieldError("reason", f"has no meaning for {step}; leave it out"),),
             )
         moved = await steps[step](
             found.id,

@@ -162,7 +162,9 @@ async def discard(
     import_id: ImportFilter = "",
     connection: OnConnection = "",
     code: CodeFilter = "",
-    reason: Annotated[str, typer.Option("--reason", help="Kept in the audit log (with --all).")] = "",
+    reason: Annotated[
+        str, typer.Option("--reason", help="Kept in the audit log; at most 500 characters, nothing personal.")
+    ] = "",
     yes: Yes = False,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
@@ -176,19 +178,22 @@ async def discard(
         "object": object_name,
         "import_id": import_id,
         "code": code,
-        "reason": reason,
     }
-    step = _Step("discard", "discarded", "discarded")
+    step = _Step("discard", "discarded", "discarded", why={"reason": reason} if reason else {})
     await _move(step, tenant, write_id, everything, connection, wanted, url, Output(as_json))
 
 
 class _Step(NamedTuple):
-    """``name`` in the path, ``counted`` in the answer, ``told`` to the person; ``how`` goes along."""
+    """``name`` in the path, ``counted`` in the answer, ``told`` to the person; ``how`` and ``why`` go along.
+
+    For one write ``how`` stands in the query and ``why`` in the body.
+    """
 
     name: str
     counted: str
     told: str
     how: Mapping[str, bool] = MappingProxyType({})
+    why: Mapping[str, str] = MappingProxyType({})
 
 
 async def _move(
@@ -207,12 +212,19 @@ async def _move(
         if write_id:
             how = dict.fromkeys(step.how, "true")
             found = await client.post(
-                "tenants", tenant, "writes", write_id, step.name, connection=connection, **how
+                "tenants",
+                tenant,
+                "writes",
+                write_id,
+                step.name,
+                body=dict(step.why),
+                connection=connection,
+                **how,
             )
             _show_write(output, found)
             return
         body: dict[str, Any] = {n: text for n, text in {**wanted, "connection": connection}.items() if text}
-        body |= step.how
+        body |= {**step.how, **step.why}
         moved = await _move_all(client, output, step, tenant, body)
     if output.as_json:
         output.tree({step.counted: moved})

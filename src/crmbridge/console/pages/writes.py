@@ -214,11 +214,14 @@ def _step(visit: Visit) -> tuple[str, Event, str, str, list[str]]:
 
 async def confirm_step(visit: Visit) -> Page:
     """Asks, and says what the step does."""
+    return await _ask(visit, visit.query.get("connection", ""))
+
+
+async def _ask(visit: Visit, name: str, *, reason: str = "", error: CrmError | None = None) -> Page:
     tenant = await visit.tenant()
     step, event, title, button, facts = _step(visit)
     write = await visit.services.delivery.read(tenant.id, visit.parameters["write"])
     path = f"/admin/tenants/{tenant.slug}/writes/{write.id}"
-    name = visit.query.get("connection", "")
     summaries = await visit.services.connections.summaries(tenant.id)
     chosen = _chosen(summaries, name)
     told = [f"The write: {write.operation} of a {write.object} of {tenant.name}."]
@@ -235,6 +238,7 @@ async def confirm_step(visit: Visit) -> Page:
         told.append(f"{', '.join(paused)} is paused: nothing is sent there before it is resumed.")
     return visit.page(
         "confirm.html",
+        status=error.http_status if error else 200,
         title=title,
         facts=[*told, *facts],
         hidden={"connection": name} if name else {},
@@ -243,6 +247,8 @@ async def confirm_step(visit: Visit) -> Page:
         back=path,
         is_danger=event is not Event.REDRIVE,
         asks_reason=event is Event.DISCARD,
+        reason=reason,
+        error=error,
         asks_whether=_WITHOUT_LOOKING
         if event is Event.REDRIVE and any(target.state is TargetState.PARKED for target in targets)
         else None,
@@ -257,6 +263,7 @@ async def take_step(visit: Visit) -> Page:
     delivery = visit.services.delivery
     path = f"/admin/tenants/{tenant.slug}/writes/{write_id}"
     name = visit.form.get("connection", "")
+    reason = visit.form.get("reason", "").strip()
     chosen = _chosen(await visit.services.connections.summaries(tenant.id), name)
     who: dict[str, Any] = {
         "actor": visit.actor,
@@ -269,8 +276,10 @@ async def take_step(visit: Visit) -> Page:
         elif event is Event.CANCEL:
             await delivery.cancel(tenant.id, write_id, **who)
         else:
-            await delivery.discard(tenant.id, write_id, reason=visit.form.get("reason", ""), **who)
+            await delivery.discard(tenant.id, write_id, reason=reason, **who)
     except CrmError as error:
+        if any(each.field == "reason" for each in error.fields):
+            return await _ask(visit, name, reason=reason, error=error)
         return visit.back(path, error)
     told = {Event.REDRIVE: "tried again", Event.CANCEL: "cancelled", Event.DISCARD: "discarded"}[event]
     return visit.go(path, f"The write is {told}{f' on {name}' if name else ''}.")

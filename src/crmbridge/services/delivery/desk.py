@@ -35,7 +35,7 @@ from crmbridge.services.delivery.waiting import Waiters
 from crmbridge.services.incidents.service import Incidents
 from crmbridge.services.tenants.model import Tenant
 
-__all__ = ["Desk"]
+__all__ = ["MOST_REASON", "Desk"]
 
 _ACTIONS = {
     Event.REDRIVE: "write.redriven",
@@ -44,6 +44,8 @@ _ACTIONS = {
     Event.CANCEL: "write.cancelled",
 }
 MOST_PER_PAGE = 200
+# Characters of the reason of a step: it is read in a row of the audit log.
+MOST_REASON = 500
 
 
 class Desk:
@@ -160,8 +162,10 @@ class Desk:
     ) -> Moved:
         """Redrive (or resend), discard or cancel all targets that fit, at most ``limit`` of them.
 
-        Where the filter names no state, redrive and discard take dead letters, never parked ones.
+        Where the filter names no state, redrive and discard take dead letters, never parked ones. Raises
+        ValidationError for a reason that is too long.
         """
+        _check(reason)
         if wanted.state is None and event is not Event.CANCEL:
             wanted = msgspec.structs.replace(wanted, state=TargetState.DEAD_LETTER)
         return await self._step_many(
@@ -185,7 +189,11 @@ class Desk:
         request_id: str = "",
         connection_id: UUID | None = None,
     ) -> WriteView:
-        """Give a parked or dead-lettered write up for good. Raises NotFound, Conflict."""
+        """Give a parked or dead-lettered write up for good; ``reason`` (500 characters) goes into the audit log.
+
+        Raises NotFound, Conflict, ValidationError (the reason).
+        """
+        _check(reason)
         return await self._step(tenant_id, Event.DISCARD, actor, write_id, connection_id, reason, request_id)
 
     async def cancel(
@@ -329,7 +337,7 @@ class Desk:
         if event is Event.RESEND:
             details["without_looking"] = True
         if reason:
-            details["reason"] = reason[:200]
+            details["reason"] = reason
         if parts := {name: str(value) for name, value in _parts(wanted).items() if value}:
             details["filter"] = parts
         await self._audit.write(
@@ -361,6 +369,16 @@ class Desk:
             )
         for target in targets:
             advance(target.state, event)
+
+
+def _check(reason: str) -> None:
+    if len(reason) > MOST_REASON:
+        problem = f"has {len(reason):,} characters; at most {MOST_REASON} are kept"
+    elif "\0" in reason:
+        problem = "holds a NUL character, which PostgreSQL cannot keep"
+    else:
+        return
+    raise ValidationError(f"The reason {problem}.", fields=(FieldError("reason", problem),))
 
 
 def _redrive(without_looking: bool) -> Event:

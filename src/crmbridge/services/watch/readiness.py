@@ -18,7 +18,7 @@ from crmbridge.db.pool import Database
 from crmbridge.db.schema import unapplied, unfit
 from crmbridge.services.vault import MasterKeyMissing, Vault
 
-__all__ = ["Check", "Reason", "Standing", "checks_of", "examine"]
+__all__ = ["Check", "Reason", "Standing", "checks_of", "examine", "stopping"]
 
 _log = structlog.get_logger("crmbridge.watch")
 
@@ -64,6 +64,7 @@ _FIXES = {
     "master_key": "Put the master key back that the installation was started with (CRMBRIDGE_MASTER_KEY or _FILE).",
     "clock": "Let both machines set their clocks by NTP.",
     "worker": "Restart this process; the log has what stopped its worker.",
+    "stopping": "Send requests to another process; this one ends by itself.",
     "disk": "Free space in the data folder: PostgreSQL stops when it cannot write.",
 }
 
@@ -136,6 +137,11 @@ def checks_of(db: Database, vault: Vault, jobs: Jobs, data_dir: Path | None) -> 
     if data_dir is not None:
         checks["disk"] = disk
     return checks
+
+
+async def stopping() -> str:
+    """The check of a process that was told to stop."""
+    return "this process was told to stop and takes requests for a short time only"
 
 
 async def examine(checks: dict[str, Check], fixes: dict[str, str] | None = None) -> Standing:

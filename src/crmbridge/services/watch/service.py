@@ -15,7 +15,7 @@ from crmbridge._version import __version__
 from crmbridge.core.errors import AuthError, Fix
 from crmbridge.core.secret import Secret
 from crmbridge.metrics import Reading
-from crmbridge.services.watch.readiness import Standing, checks_of, examine
+from crmbridge.services.watch.readiness import Standing, checks_of, examine, stopping
 
 if TYPE_CHECKING:
     from crmbridge.db.jobs import Jobs
@@ -37,7 +37,10 @@ _PROXIED = frozenset({"forwarded", "x-forwarded-for", "x-real-ip"})
 
 
 class Watch:
-    """``data_dir`` is the folder of an embedded PostgreSQL, else None; ``token`` opens the metrics to others."""
+    """``data_dir`` is the folder of an embedded PostgreSQL, else None; ``token`` opens the metrics to others.
+
+    ``is_stopping`` is set by whoever stops this process: it is not ready from then on.
+    """
 
     def __init__(
         self,
@@ -59,12 +62,16 @@ class Watch:
         self._incidents = incidents
         self._data_dir = data_dir
         self._token = token or Secret("")
+        self.is_stopping = False
         self._read: tuple[float, list[Reading]] = (0.0, [])
         self._lock = asyncio.Lock()
 
     async def standing(self) -> Standing:
         """Whether this process can do its work, and every reason why not."""
-        return await examine(checks_of(self._db, self._vault, self._jobs, self._data_dir))
+        checks = checks_of(self._db, self._vault, self._jobs, self._data_dir)
+        if self.is_stopping:
+            checks["stopping"] = stopping
+        return await examine(checks)
 
     def require_reader(self, peer: str, headers: dict[str, str]) -> None:
         """Who may read the metrics: the holder of the token, or without a token only this machine.
