@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from time import monotonic
@@ -21,6 +22,7 @@ from crmbridge.core.operations import Outcome
 from crmbridge.db.errors import DatabaseUnavailable
 from crmbridge.db.pool import Database
 from crmbridge.db.roles import RoleDsns
+from crmbridge.services.delivery.intake import store as intake_store
 from crmbridge.services.delivery.lane import store
 from crmbridge.services.delivery.lane.drain import Drain
 from crmbridge.services.delivery.model import TargetState
@@ -405,6 +407,31 @@ async def test_wait_when_alone_on_an_idle_lane_then_marked_in_the_transaction_th
     assert marks == []
     attempts = await house.fetch("select number from attempts")
     assert [row["number"] for row in attempts] == [1]
+
+
+@pytest.mark.parametrize("taken_by", ["accept", "drain"])
+async def test_mark_when_this_process_stood_still_since_the_lane_was_taken_then_not_sent_before_it_is_looked_up(
+    database: Database, monkeypatch: pytest.MonkeyPatch, taken_by: str
+) -> None:
+    house = await build(database, limits=msgspec.structs.replace(FAST, lease_seconds=0.6))
+    where, name = (intake_store, "insert_alone") if taken_by == "accept" else (store, "take")
+    taking = getattr(where, name)
+
+    async def still(*values: Any) -> Any:
+        taken = await taking(*values)
+        time.sleep(0.5)
+        return taken
+
+    monkeypatch.setattr(where, name, still)
+    accepted = await house.accept(customer(), wait_seconds=0.3 if taken_by == "accept" else 0)
+    if taken_by == "drain":
+        await house.delivery.drain(house.connection.id)
+    assert house.provider.log == []
+    monkeypatch.undo()
+    await house.settle()
+    assert await house.state(accepted) is TargetState.APPLIED
+    assert [kind for kind, _ in house.provider.log] == ["look_up", "send", "effect"]
+    await house.delivery.close()
 
 
 async def test_wait_when_another_process_takes_the_lane_first_then_told_soon_after_it_delivers(

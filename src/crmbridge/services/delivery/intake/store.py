@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from time import monotonic
 from typing import Any
 from uuid import UUID
 
@@ -163,7 +164,7 @@ async def insert_alone(
 
     For an item that :attr:`PreparedWrite.may_go_alone`.
     """
-    target = item.targets[0]
+    target, began = item.targets[0], monotonic()
     row = await conn.fetchrow(
         _ALONE,
         setting,
@@ -207,7 +208,7 @@ async def insert_alone(
         write=target.write,
     )
     lease = Lease(target.connection_id, item.tenant_id, row["fence"], row["failures"], must_recover=False)
-    return lane, Taken(lease=lease, rows=[due], marked=frozenset({target.id}))
+    return lane, Taken(lease=lease, began=began, rows=[due], marked=frozenset({target.id}))
 
 
 def _head(item: PreparedWrite) -> tuple[Any, ...]:

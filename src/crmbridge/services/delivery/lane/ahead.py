@@ -20,8 +20,8 @@ class Ahead:
     """The batches that were read of one lane and not begun, and what is to be read next.
 
     ``busy`` are the targets whose batch was begun and has not ended. ``marked`` are those that were marked as they were
-    read and are not begun, with the time before their mark on the monotonic clock; for those taken with the lane it is
-    the time just after. ``is_exhausted``: nothing is due beside what was read, as far as is known.
+    read and are not begun, with the time before their mark on the monotonic clock. ``is_exhausted``: nothing is due
+    beside what was read, as far as is known.
     """
 
     def __init__(self, db: Database, taken: Taken, connection: Lane, limits: Limits, window: int) -> None:
@@ -33,7 +33,7 @@ class Ahead:
         self._queue: deque[Batch] = deque()
         self._is_live_wanted = False
         self.busy: set[UUID] = set()
-        self.marked: dict[UUID, float] = dict.fromkeys(taken.marked, monotonic())
+        self.marked: dict[UUID, float] = dict.fromkeys(taken.marked, taken.began)
         self.is_exhausted = True
         self._take(taken.rows)
 

@@ -78,7 +78,7 @@ class Drain:
         self._tools = tools
         self._limits = tools.limits
         self._lease = taken.lease
-        self._tenure = Tenure(tools.db, tools.limits, taken.lease)
+        self._tenure = Tenure(tools.db, tools.limits, taken.lease, taken.began)
         self._connection = connection
         self._keys = keys
         self._send_seconds = max(self._limits.send_seconds, 2 * connection.manifest.timeout_seconds)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from time import monotonic
 from typing import Any
 from uuid import UUID
 
@@ -93,9 +94,13 @@ class Lease(msgspec.Struct, frozen=True):
 
 
 class Taken(msgspec.Struct, frozen=True, kw_only=True):
-    """A lane taken, what was due in it, and which of that is marked ``sending`` already."""
+    """A lane taken, what was due in it, and which of that is marked ``sending`` already.
+
+    ``began``: the monotonic clock before the statement. From then on others count when the lease and the marks end.
+    """
 
     lease: Lease
+    began: float
     rows: list[Row]
     marked: frozenset[UUID]
 
@@ -146,6 +151,7 @@ async def take(
     """Take the lane's fence with what is due, and mark that if it is no more than ``calls``, which may begin now. None
     when it is not free, held back, paused, or has nothing due.
     """
+    began = monotonic()
     rows = await conn.fetch(_TAKE, connection_id, owner, float(lease_seconds), limit, setting, calls)
     if not rows:
         return None
@@ -153,6 +159,7 @@ async def take(
     due = [row for row in rows if row["id"] is not None]
     return Taken(
         lease=lease,
+        began=began,
         rows=_rows_of(due),
         marked=frozenset(row["id"] for row in due if row["is_marked"]),
     )

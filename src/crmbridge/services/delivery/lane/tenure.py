@@ -31,11 +31,12 @@ class Tenure:
     long the lane is to be left alone afterwards. ``in_order``: nothing that was marked has been left unsent.
     """
 
-    def __init__(self, db: Database, limits: Limits, lease: Lease) -> None:
+    def __init__(self, db: Database, limits: Limits, lease: Lease, began: float) -> None:
+        """``began``: the monotonic clock before the lane was taken."""
         self._db = db
         self._limits = limits
         self.lease = lease
-        self.started = monotonic()
+        self.started = began
         self.failures = lease.failures
         self.pause_seconds = 0.0
         self.is_lost = False
@@ -73,11 +74,12 @@ class Tenure:
         """Who cannot renew in time stops before somebody else may take the lane."""
         held = self.started
         while not self.is_released:
+            asked = monotonic()
             try:
                 is_ours = await self._db.peek(
                     lambda conn: store.renew(conn, self.lease, self._limits.lease_seconds)
                 )
-                held = monotonic()
+                held = asked
             except Exception as error:
                 _log.warning("lease.not_renewed", kind=type(error).__name__)
                 is_ours = monotonic() - held < self._limits.lease_seconds * 0.8
