@@ -11,13 +11,10 @@ import msgspec
 
 from crmbridge import metrics
 from crmbridge.core.errors import FieldError, Fix, NotFound, ValidationError
-from crmbridge.core.ids import new_id
-from crmbridge.core.records import Object
 from crmbridge.db.pool import Database
 from crmbridge.services.audit.model import AuditEntry
 from crmbridge.services.audit.service import AuditLog
 from crmbridge.services.delivery import written
-from crmbridge.services.delivery.intake import store as intake_store
 from crmbridge.services.delivery.lane import store, telling
 from crmbridge.services.delivery.lane.store import PulledLane
 from crmbridge.services.delivery.model import (
@@ -33,7 +30,6 @@ from crmbridge.services.delivery.model import (
 )
 from crmbridge.services.delivery.waiting import Waiters
 from crmbridge.services.incidents.service import Incidents
-from crmbridge.services.tenants.model import Tenant
 
 __all__ = ["MOST_REASON", "Desk"]
 
@@ -64,28 +60,6 @@ class Desk:
         self._incidents = incidents
         self._waiters = waiters
         self._on_lanes = on_lanes
-
-    async def add_import(
-        self, principal_actor: str, tenant: Tenant, obj: Object, *, connection_id: UUID | None = None
-    ) -> UUID:
-        """The id under which the writes of one import are found together."""
-        import_id = new_id()
-        async with self._db.tenant(tenant.id) as conn:
-            await intake_store.add_import(
-                conn, import_id, tenant.id, obj.value, connection_id, principal_actor
-            )
-            await self._audit.write(
-                conn,
-                AuditEntry(
-                    tenant_id=tenant.id,
-                    actor=principal_actor,
-                    action="import.started",
-                    connection_id=connection_id,
-                    subject_id=str(import_id),
-                    details={"object": obj.value},
-                ),
-            )
-        return import_id
 
     async def read(self, tenant_id: UUID, write_id: UUID) -> WriteView:
         """One write with its targets. Raises NotFound."""

@@ -16,6 +16,7 @@ import structlog
 
 from crmbridge import metrics
 from crmbridge.core.errors import CrmError, NotFound
+from crmbridge.core.records import Object
 from crmbridge.db.jobs import Jobs, NewJob
 from crmbridge.db.pool import Database
 from crmbridge.db.signals import Signals
@@ -30,9 +31,10 @@ from crmbridge.services.delivery.elsewhere import Elsewhere
 from crmbridge.services.delivery.intake import store as intake_store
 from crmbridge.services.delivery.intake.accept import Acceptance, Origin, check_key, fresh
 from crmbridge.services.delivery.intake.flusher import Express, Flushed, Flusher
+from crmbridge.services.delivery.intake.imports import add_import
 from crmbridge.services.delivery.intake.store import PreparedTarget, PreparedWrite
 from crmbridge.services.delivery.intake.subjects import fingerprint
-from crmbridge.services.delivery.lane import store, telling
+from crmbridge.services.delivery.lane import store
 from crmbridge.services.delivery.lane.batch import window_of
 from crmbridge.services.delivery.lane.drain import Drain, Tools
 from crmbridge.services.delivery.lane.outcome import JITTER, backoff_seconds
@@ -44,6 +46,7 @@ from crmbridge.services.delivery.model import (
     TargetView,
     WriteView,
 )
+from crmbridge.services.delivery.overdue import note_overdue
 from crmbridge.services.delivery.reading import Reading
 from crmbridge.services.delivery.waiting import Ear, Waiters
 from crmbridge.services.incidents.service import Incidents
@@ -110,6 +113,12 @@ class Delivery(Desk):
             await asyncio.wait(set(self._tasks))
 
     # -- accepting ---------------------------------------------------------------------------------------------
+
+    async def add_import(
+        self, principal_actor: str, tenant: Tenant, obj: Object, *, connection_id: UUID | None = None
+    ) -> UUID:
+        """The id under which the writes of one import are found together."""
+        return await add_import(self._db, self._audit, principal_actor, tenant, obj, connection_id)
 
     async def accept(
         self,
@@ -421,26 +430,8 @@ class Delivery(Desk):
         return len(lanes)
 
     async def note_overdue(self) -> int:
-        """One incident per lane that is a day behind, and an end to those of lanes that caught up."""
-        async with self._db.system() as conn:
-            overdue = await store.overdue_lanes(conn, self._limits.overdue_seconds)
-        for connection_id, tenant_id, since, is_paused in overdue:
-            title, details = telling.waiting(since)
-            pause = await self._connections.routing.pause_of(tenant_id, connection_id) if is_paused else None
-            async with self._db.tenant(tenant_id) as conn:
-                if is_paused:
-                    title, details = await telling.waiting_paused(conn, connection_id, since, pause)
-                await self._incidents.open(
-                    conn, tenant_id, "crm_sync_failure", str(connection_id), title, details, connection_id
-                )
-        behind = {connection_id for connection_id, *_ in overdue}
-        for incident in await self._incidents.list_open(kind="crm_sync_failure", limit=1000):
-            if incident.connection_id not in behind:
-                async with self._db.tenant(incident.tenant_id) as conn:
-                    await self._incidents.resolve_by_key(
-                        conn, incident.tenant_id, "crm_sync_failure", incident.dedupe_key
-                    )
-        return len(overdue)
+        """Incidents of lanes that are a day behind; answers how many lanes are."""
+        return await note_overdue(self._db, self._incidents, self._connections, self._limits.overdue_seconds)
 
     # -- on the side -------------------------------------------------------------------------------------------
 
