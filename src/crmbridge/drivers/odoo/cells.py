@@ -10,15 +10,17 @@ from __future__ import annotations
 import hashlib
 import html
 import re
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
-from operator import attrgetter
+from itertools import chain
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import msgspec
 
-from crmbridge.core.records import Object
+from crmbridge.core.records import Object, Write
 from crmbridge.toolkit.batches import TEXT
 
 __all__ = [
@@ -26,16 +28,20 @@ __all__ = [
     "LINKS",
     "NAMED",
     "Row",
+    "Sheet",
     "complete",
     "flat",
     "groups",
     "mark",
     "mark_text",
+    "mark_texts",
     "names_in",
     "native_from",
     "opened",
     "row_cells",
     "says",
+    "sheets",
+    "text_sheets",
 ]
 
 LABELS = {
@@ -72,6 +78,8 @@ _DERIVING = ("partner_id/.id", "parent_id/.id")
 _PLACE = attrgetter("place")
 _LEAD, _APPOINTMENT = Object.LEAD, Object.APPOINTMENT  # looking a member up costs more than comparing it
 _NO_TITLE = "Lead"  # the default of fields.toml
+_UNTITLED = frozenset({"", _NO_TITLE})
+_NAMING = ("contact_name", "partner_name", "email_from", "phone")  # what a lead without a title is called by
 _MOMENT = "%Y-%m-%d %H:%M:%S"
 _STATE_SUFFIX = re.compile(r" \([A-Z]{2}\)$")
 
@@ -83,6 +91,14 @@ class Row(msgspec.Struct, kw_only=True):
     cells: dict[str, str]
     remote_id: str = ""
     was_created: bool | None = None
+
+
+class Sheet(msgspec.Struct):
+    """What one ``load`` takes: its columns and, for the write at each place, a row of cells in their order."""
+
+    columns: list[str]
+    places: list[int]
+    cells: Sequence[Sequence[str]]
 
 
 def mark(prefix: str, target_id: str) -> tuple[str, str]:
@@ -97,6 +113,16 @@ def mark_text(prefix: str, target_id: str) -> str:
     if _is_name(target_id):
         return f"{_module(prefix)}.w_{target_id}"
     return ".".join(mark(prefix, target_id))
+
+
+def mark_texts(prefix: str, target_ids: Sequence[str]) -> list[str]:
+    """:func:`mark_text` of each, in one go where all are names."""
+    line = f"-{'-'.join(target_ids)}-"  # a double hyphen would show an id that is empty, or has one at an end
+    letters = line.encode().translate(None, b"-") if line.isascii() else b""  # isalnum is quicker on bytes
+    if "--" in line or not letters.isalnum() or max(map(len, target_ids)) > 100:
+        return [mark_text(prefix, target_id) for target_id in target_ids]
+    start = f"{_module(prefix)}.w_"
+    return [start + target_id for target_id in target_ids]
 
 
 def _is_name(text: str) -> bool:
@@ -151,13 +177,13 @@ def opened(fields: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
 
 @lru_cache(maxsize=1024)
 def _is_plain(columns: tuple[str, ...]) -> bool:
-    return "state_id" not in columns and not any("." in column for column in columns)
+    return {"state_id", "id"}.isdisjoint(columns) and not any("." in column for column in columns)
 
 
 def complete(obj: Object, row: dict[str, str]) -> None:
     """What Odoo demands of a new record and a caller may leave out: a lead's title, an event's end."""
-    if obj is _LEAD and row.get("name", "") in ("", _NO_TITLE):
-        names = (row.get(column) for column in ("contact_name", "partner_name", "email_from", "phone"))
+    if obj is _LEAD and row.get("name", "") in _UNTITLED:
+        names = (row.get(column) for column in _NAMING)
         row["name"] = next((name for name in names if name), _NO_TITLE)
     if obj is _APPOINTMENT and row.get("start") and not row.get("stop"):
         start = datetime.strptime(row["start"], _MOMENT)  # noqa: DTZ007 - naive UTC, as Odoo has it
@@ -219,6 +245,87 @@ def groups(model: str, rows: Sequence[Row], *, fill: bool) -> list[tuple[list[st
         for members in found.values():
             members.sort(key=_PLACE)
     return [(list(members[0].cells), members) for members in found.values()]
+
+
+def sheets(model: str, rows: Sequence[Row], *, fill: bool) -> list[Sheet]:
+    """The rows by :func:`groups`, each in the order of its columns."""
+    found = []
+    for columns, members in groups(model, rows, fill=fill):
+        if len(columns) == 1:
+            cells: list[Sequence[str]] = [[row.cells[columns[0]]] for row in members]
+        else:
+            pick = itemgetter(*columns)
+            cells = [pick(row.cells) for row in members]
+        found.append(Sheet(columns, [row.place for row in members], cells))
+    return found
+
+
+def text_sheets(obj: Object, model: str, writes: Sequence[Write], prefix: str) -> list[Sheet] | None:
+    """The sheets of new records whose fields are cells as they stand: the same as by way of rows, at half the cost.
+
+    None when one of them needs more: nested fields, values that are no texts, links, a column for a lead's title.
+    Then all must go by way of rows, and so must messages and appointments. ``prefix`` is that of :func:`mark_text`.
+    """
+    alike = _alike(obj, writes)
+    if alike is None:
+        return None
+    used = _PLAIN.get(model, frozenset()).intersection(chain.from_iterable(alike))
+    together: dict[frozenset[str], list[tuple[str, ...]]] = {}
+    for own in alike:
+        together.setdefault(used.union(own), []).append(own)
+    marks = mark_texts(prefix, [write.target_id for write in writes])
+    found = []
+    for spellings in together.values():
+        widest = max(spellings, key=len)
+        columns = [*widest, *used.difference(widest), "id"]
+        rows: dict[int, list[str]] = {}
+        for own in spellings:
+            rows |= _text_rows(own, columns, alike[own], writes, marks)
+        places = sorted(rows)
+        cells = [rows[place] for place in places]
+        if not TEXT.issuperset(map(type, chain.from_iterable(cells))):
+            return None
+        if obj is _LEAD:
+            _give_titles(columns, cells)
+        found.append(Sheet(columns, places, cells))
+    return found
+
+
+def _alike(obj: Object, writes: Sequence[Write]) -> dict[tuple[str, ...], list[int]] | None:
+    """Places by the names of their fields; None when one is no new record, has links, or has names of another kind."""
+    alike: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
+    for place, write in enumerate(writes):
+        if write.links or write.remote_id:
+            return None
+        alike[tuple(write.fields)].append(place)
+    if not all(map(_is_plain, alike)) or (obj is _LEAD and not all("name" in own for own in alike)):
+        return None
+    return alike
+
+
+def _give_titles(columns: list[str], cells: Iterable[list[str]]) -> None:
+    """The same titles as those of :func:`complete`; there is a column for them."""
+    title = columns.index("name")
+    naming = [columns.index(column) for column in _NAMING if column in columns]
+    for row in cells:
+        if row[title] in _UNTITLED:
+            row[title] = next(filter(None, map(row.__getitem__, naming)), _NO_TITLE)
+
+
+def _text_rows(
+    own: tuple[str, ...],
+    columns: list[str],
+    places: Iterable[int],
+    writes: Sequence[Write],
+    marks: Sequence[str],
+) -> dict[int, list[str]]:
+    """Rows of writes whose fields are named ``own``, in the order of ``columns``; what they lack is an empty cell."""
+    given = [*own, "id"]
+    if given == columns:
+        return {place: [*writes[place].fields.values(), marks[place]] for place in places}
+    order = {column: index for index, column in enumerate(given)}
+    pick = itemgetter(*(order.get(column, -1) for column in columns))
+    return {place: [*pick((*writes[place].fields.values(), marks[place], ""))] for place in places}
 
 
 def native_from(row: Mapping[str, Any], labels: Mapping[tuple[str, int], str]) -> dict[str, Any]:

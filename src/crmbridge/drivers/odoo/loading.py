@@ -7,7 +7,6 @@ them. It stops looking after about ten bad rows, so this may take several rounds
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from operator import itemgetter
 from typing import Any
 
 from crmbridge.core.errors import (
@@ -19,7 +18,7 @@ from crmbridge.core.errors import (
     ValidationError,
 )
 from crmbridge.core.operations import Outcome
-from crmbridge.drivers.odoo.cells import NAMED, Row, groups, names_in
+from crmbridge.drivers.odoo.cells import NAMED, Sheet, names_in
 from crmbridge.drivers.odoo.rpc import OdooRpc, plain_words, rights_error
 
 __all__ = ["MOST_ROWS", "Loader"]
@@ -40,57 +39,62 @@ _BUSY = (
 
 
 class Loader:
-    """A row that was loaded has its ``remote_id`` then; answered are the errors of the others."""
+    """Loads the sheets of one write; what becomes of each row is told by the place of its write."""
 
     def __init__(self, rpc: OdooRpc, purpose: str) -> None:
         self.rpc = rpc
         self.purpose = purpose
 
-    async def load(self, model: str, rows: Sequence[Row], *, fill: bool) -> dict[int, CrmError]:
-        """Loads rows, grouped by columns, at most 200 a call. Keys are the places of rows that failed."""
+    async def load(self, model: str, sheets: Iterable[Sheet]) -> tuple[dict[int, str], dict[int, CrmError]]:
+        """Loads sheets, at most 200 rows a call: the ids of the rows that were loaded, the errors of the others."""
+        loaded: dict[int, str] = {}
         errors: dict[int, CrmError] = {}
         stopped = False
-        for columns, members in groups(model, rows, fill=fill):
-            for start in range(0, len(members), MOST_ROWS):
-                part = members[start : start + MOST_ROWS]
+        for sheet in sheets:
+            for start in range(0, len(sheet.places), MOST_ROWS):
+                places = sheet.places[start : start + MOST_ROWS]
                 if stopped:
-                    errors |= {row.place: _not_sent(self.purpose) for row in part}
-                elif failed := await self._load_equal(model, columns, part):
+                    errors |= {place: _not_sent(self.purpose) for place in places}
+                    continue
+                part = Sheet(sheet.columns, places, sheet.cells[start : start + MOST_ROWS])
+                ids, failed = await self._load_part(model, part)
+                loaded |= ids
+                if failed:
                     errors |= failed
                     stopped = any(map(_stops, failed.values()))
-        return errors
+        return loaded, errors
 
-    async def _load_equal(self, model: str, columns: list[str], rows: Sequence[Row]) -> dict[int, CrmError]:
+    async def _load_part(self, model: str, left: Sheet) -> tuple[dict[int, str], dict[int, CrmError]]:
         errors: dict[int, CrmError] = {}
-        left = list(rows)
-        while left:
+        while left.places:
             try:
                 answer = await self.rpc.call(
                     model,
                     "load",
                     purpose=self.purpose,
                     is_write=True,
-                    context={"active_test": False} if ".id" in columns else None,
-                    fields=columns,
-                    data=_cells(columns, left),
+                    context={"active_test": False} if ".id" in left.columns else None,
+                    fields=left.columns,
+                    data=left.cells,
                 )
-                ids, problems = self._read(answer, left)
+                ids, problems = self._read(answer, len(left.places))
             except CrmError as error:
-                errors |= {row.place: error for row in left}
+                errors |= dict.fromkeys(left.places, error)
                 break
             if ids:
-                for row, remote_id in zip(left, map(str, ids), strict=True):
-                    row.remote_id = remote_id
-                break
-            errors |= {left[index].place: error for index, error in problems.items()}
-            left = [row for index, row in enumerate(left) if index not in problems]
-        return errors
+                return dict(zip(left.places, map(str, ids), strict=True)), errors
+            errors |= {left.places[index]: error for index, error in problems.items()}
+            good = [index for index in range(len(left.places)) if index not in problems]
+            left = Sheet(
+                left.columns, [left.places[index] for index in good], [left.cells[index] for index in good]
+            )
+        return {}, errors
 
-    def _read(self, answer: Any, rows: Sequence[Row]) -> tuple[list[Any], dict[int, CrmError]]:
+    def _read(self, answer: Any, how_many: int) -> tuple[list[Any], dict[int, CrmError]]:
         """The ids, or an error per row index (never neither). Raises UnexpectedResponse."""
         ids = answer.get("ids") if isinstance(answer, dict) else None
         said = answer.get("messages") if isinstance(answer, dict) else None
-        if isinstance(ids, list) and len(ids) == len(rows) and all(ids) and set(map(type, ids)) == {int}:
+        if isinstance(ids, list) and len(ids) == how_many and all(ids) and set(map(type, ids)) == {int}:
             return ids, {}
         if ids is not False or not isinstance(said, list):
             raise UnexpectedResponse(
@@ -102,7 +106,7 @@ class Loader:
             if not isinstance(message, dict) or message.get("type") != "error":
                 continue
             index = message.get("record")
-            if isinstance(index, int) and 0 <= index < len(rows):
+            if isinstance(index, int) and 0 <= index < how_many:
                 faults.setdefault(index, []).append(message)
             else:
                 general.append(message)
@@ -181,14 +185,6 @@ class Loader:
             order="id desc",
         )
         return {(field, row["name"]): row["id"] for row in rows}
-
-
-def _cells(columns: list[str], rows: Sequence[Row]) -> list[Any]:
-    """The cells of these columns, row by row."""
-    if len(columns) == 1:
-        return [[row.cells[columns[0]]] for row in rows]
-    pick = itemgetter(*columns)
-    return [pick(row.cells) for row in rows]
 
 
 def _stops(error: CrmError) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from crmbridge.core.driver import Access
@@ -17,6 +17,8 @@ from crmbridge.toolkit.batches import applied, failed, match_key, rounds
 __all__ = ["Writer"]
 
 _MESSAGES = frozenset({Object.NOTE, Object.ACTIVITY})
+_NEVER_PLAIN = _MESSAGES | {Object.APPOINTMENT}
+"""Objects whose new records need more than their fields as cells."""
 _APPOINTMENT, _UPDATE = Object.APPOINTMENT, Operation.UPDATE
 _DELETES = (Operation.DELETE, Operation.ERASE)
 
@@ -35,10 +37,23 @@ class Writer:
 
     async def write(self, writes: Sequence[Write]) -> list[WriteResult]:
         """One result per write, in order. Two writes to one record go in two rounds."""
-        results: dict[int, WriteResult] = {}
-        for places in _rounds(writes):
-            results |= await self._write_round({place: writes[place] for place in places})
+        if sheets := self._text_sheets(writes):
+            loader = Loader(self.rpc, Operation.CREATE.value)
+            results = await self._load(loader, writes, writes[0].object, sheets, is_new=True)
+        else:
+            results = {}
+            for places in _rounds(writes):
+                results |= await self._write_round({place: writes[place] for place in places})
         return [results[place] for place in range(len(writes))]
+
+    def _text_sheets(self, writes: Sequence[Write]) -> list[cells.Sheet] | None:
+        """The short way of many creates, where nothing need be looked up before; None where there is none."""
+        first = writes[0]
+        if first.operation is not Operation.CREATE or first.object in _NEVER_PLAIN or not self.rpc.version:
+            return None
+        if len({write.target_id for write in writes}) < len(writes):
+            return None
+        return cells.text_sheets(first.object, self.model(first.object), writes, self.access.mark_prefix)
 
     async def _write_round(self, writes: dict[int, Write]) -> dict[int, WriteResult]:
         first = next(iter(writes.values()))
@@ -64,30 +79,37 @@ class Writer:
                 rows.append(self.row(write, place, paths, is_text, tags, remote_id))
             except CrmError as error:
                 results[place] = failed(error, write.remote_id)
-        return results | await self._load(loader, writes, rows)
+        for is_new in (True, False):
+            if some := [row for row in rows if row.was_created is is_new]:
+                sheets = cells.sheets(self.model(first.object), some, fill=is_new)
+                old_ids = {} if is_new else {row.place: row.remote_id for row in some}
+                results |= await self._load(
+                    loader, writes, first.object, sheets, is_new=is_new, old_ids=old_ids
+                )
+        return results
 
     async def _load(
-        self, loader: Loader, writes: dict[int, Write], rows: list[cells.Row]
+        self,
+        loader: Loader,
+        writes: Mapping[int, Write] | Sequence[Write],
+        obj: Object,
+        sheets: Iterable[cells.Sheet],
+        *,
+        is_new: bool,
+        old_ids: Mapping[int, str] | None = None,
     ) -> dict[int, WriteResult]:
+        """Results by the places of writes; ``old_ids`` are those of the records that are there already."""
+        loaded, errors = await loader.load(self.model(obj), sheets)
         results: dict[int, WriteResult] = {}
-        for is_new in (True, False):
-            some = [row for row in rows if row.was_created is is_new]
-            if not some:
-                continue
-            first = writes[some[0].place]
-            errors = await loader.load(self.model(first.object), some, fill=is_new)
-            for row in some if errors else ():
-                error = errors.get(row.place)
-                if error and (error := await self._settled(writes[row.place], row, error)):
-                    results[row.place] = failed(error, row.remote_id)
-            done = [row for row in some if row.place not in results] if errors else some
-            results |= applied(
-                [row.place for row in done],
-                [row.remote_id for row in done],
-                self.reader.url_prefix(first.object),
-                was_created=None if first.operation is Operation.UPDATE else is_new,
-            )
-        return results
+        for place, error in errors.items():
+            found = await self._settled(writes[place], error) if is_new else error
+            if isinstance(found, str):
+                loaded[place] = found
+            else:
+                results[place] = failed(found, old_ids[place] if old_ids else "")
+        was_created = None if loader.purpose == _UPDATE else is_new
+        page = self.reader.url_prefix(obj)
+        return results | applied(loaded, loaded.values(), page, was_created=was_created)
 
     def row(
         self,
@@ -127,16 +149,15 @@ class Writer:
         names = {(field, name): name for field, found in fields.items() for name in found}
         return self.row(write, 0, paths, False, names, write.remote_id).cells
 
-    async def _settled(self, write: Write, row: cells.Row, error: CrmError) -> CrmError | None:
-        """A message that is there already refuses a second load: then it was written before."""
-        if not (write.object in _MESSAGES and row.was_created and isinstance(error, ValidationError)):
+    async def _settled(self, write: Write, error: CrmError) -> CrmError | str:
+        """A new message that is there already refuses a second load: then it was written before, and has this id."""
+        if not (write.object in _MESSAGES and isinstance(error, ValidationError)):
             return error
         try:
             found = await self.find_mark(write)
         except CrmError as failure:
             return failure
-        row.remote_id = found.remote_id
-        return None if found.outcome is Outcome.APPLIED else error
+        return found.remote_id if found.outcome is Outcome.APPLIED else error
 
     # -- upsert -------------------------------------------------------------------------------------------
 
