@@ -412,3 +412,29 @@ async def test_live_when_few_wait_before_an_import_then_marked_as_the_lane_is_ta
     rows = await house.fetch("select attempt_count, state from write_targets")
     assert [(row["attempt_count"], row["state"]) for row in rows] == [(1, "applied")] * 23
     await house.delivery.close()
+
+
+async def test_lane_when_live_writes_wait_before_an_import_then_taken_with_these_alone_and_the_import_follows(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = await build(database, batch=50)
+    await import_rows(house, 60)
+    for _ in range(2):
+        await house.accept(customer(last_name="live"))
+    taken: list[tuple[int, bool]] = []
+    take = store.take
+
+    async def seen(*values: Any) -> Any:
+        found = await take(*values)
+        if found is not None:
+            taken.append((len(found.rows), found.has_more))
+        return found
+
+    monkeypatch.setattr(store, "take", seen)
+    await house.delivery.drain(house.connection.id)
+    assert taken == [(2, True)]
+    assert sent(house)[:2] == ["live", "live"] and len(sent(house)) == 62
+    await house.accept(customer(last_name="live"))
+    await house.delivery.drain(house.connection.id)
+    assert taken[1:] == [(1, False)]
+    await house.delivery.close()

@@ -1,4 +1,4 @@
-"""Courtesy: while somebody waits for a live write, in whatever process, imports go at a third of their speed."""
+"""Courtesy: while somebody waits for a live write, in whatever process, imports go at a quarter of their speed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _LIVE = "live"
 # How long a waited write is remembered, and how often a process says that it has some. Seconds.
 _REMEMBERED, _EVERY = 2.0, 1.0
 # How much longer a rest is than the work before it. Measured on two cores that run everything, p99 of another tenant's
-# live writes beside an import: 97 ms with 1, 67 and 73 with 2 (docs/reference/benchmarks.md).
-_TIMES = 2.0
+# live writes beside an import, against alone: 1.6 times with 2, 1.3 to 1.56 with 3 (docs/reference/benchmarks.md).
+_TIMES = 3.0
 # The longest rest after one piece of an import. Seconds.
 _LONGEST = 1.0
 # How long a lane is known to have live writes after the last one, and of how many lanes that is kept.
@@ -62,6 +62,6 @@ class Courtesy:
         self._until = monotonic() + _REMEMBERED
 
     async def rest(self, worked_seconds: float) -> None:
-        """After a piece of an import that took so long: twice as long, if live writes are waited for."""
+        """After a piece of an import that took so long: three times as long, if live writes are waited for."""
         if self._until > monotonic():
             await asyncio.sleep(min(_TIMES * worked_seconds, _LONGEST))

@@ -34,7 +34,7 @@ class Ahead:
         self._is_live_wanted = False
         self.busy: set[UUID] = set()
         self.marked: dict[UUID, float] = dict.fromkeys(taken.marked, taken.began)
-        self.is_exhausted = True
+        self.is_exhausted = not taken.has_more
         self._take(taken.rows)
 
     def first(self, *, is_import_due: bool) -> Batch | None:

@@ -31,7 +31,7 @@ _ROWS = _sql("rows.sql").replace("{due}", _DUE)
 _WINDOW = _sql("window.sql").replace("{rows}", _ROWS)
 _LIVE = _sql("live.sql").replace("{rows}", _ROWS)
 _RECOVER = _sql("recover.sql")
-_TAKE = _sql("take.sql").replace("{rows}", _ROWS)
+_TAKE = _sql("take.sql").replace("{rows}", _ROWS).replace("{due}", _DUE)
 _MARK = _sql("mark.sql")
 _UNMARK = _sql("unmark.sql")
 _SAVE = _sql("save.sql").replace("{audit}", in_statement(21))
@@ -96,6 +96,7 @@ class Lease(msgspec.Struct, frozen=True):
 class Taken(msgspec.Struct, frozen=True, kw_only=True):
     """A lane taken, what was due in it, and which of that is marked ``sending`` already.
 
+    ``has_more``: rows are live writes, and something of an import waits behind them, due or not.
     ``began``: the monotonic clock before the statement. From then on others count when the lease and the marks end.
     """
 
@@ -103,6 +104,7 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
     began: float
     rows: list[Row]
     marked: frozenset[UUID]
+    has_more: bool = False
 
 
 class Row(msgspec.Struct, kw_only=True):
@@ -162,6 +164,7 @@ async def take(
         began=began,
         rows=_rows_of(due),
         marked=frozenset(row["id"] for row in due if row["is_marked"]),
+        has_more=rows[0]["has_more"],
     )
 
 
