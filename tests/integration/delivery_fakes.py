@@ -430,9 +430,12 @@ def note(link: dict[str, str], body: str = "hello") -> Intent:
     )
 
 
-async def import_rows(house: House, count: int) -> None:
+async def import_rows(house: House, count: int, *, first: int = 0) -> None:
     """Rows of an import, accepted in one request."""
-    items = [NewWrite(intent=customer(last_name=f"row {n}"), idempotency_key=f"i-{n}") for n in range(count)]
+    items = [
+        NewWrite(intent=customer(last_name=f"row {n}"), idempotency_key=f"i-{n}")
+        for n in range(first, first + count)
+    ]
     await house.delivery.accept_many("agent:test", house.tenant, items)
 
 

@@ -61,7 +61,12 @@ class Courtesy:
     def _remember(self) -> None:
         self._until = monotonic() + _REMEMBERED
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether somebody waits for a live write, in whatever process."""
+        return self._until > monotonic()
+
     async def rest(self, worked_seconds: float) -> None:
         """After a piece of an import that took so long: three times as long, if live writes are waited for."""
-        if self._until > monotonic():
+        if self.is_asked:
             await asyncio.sleep(min(_TIMES * worked_seconds, _LONGEST))

@@ -63,6 +63,8 @@ _FIRST_LOOK_SECONDS = 0.02
 _LAST_LOOK_SECONDS = 0.25
 # Rows of an import: so many are prepared at a stretch, so many are handed to the flusher at once.
 _STRETCH, _PART = 16, 100
+# So many share a commit while somebody waits for a live write: its own commit waits until all before it is on disk.
+_SMALL_FLUSH = 25
 
 
 class Delivery(Desk):
@@ -91,9 +93,8 @@ class Delivery(Desk):
         self._limits = limits or Limits()
         self._acceptance = Acceptance(db, vault, connections)
         # A live write does not wait for the rows of an import, nor share their statement.
-        self._flusher, self._import_flusher = (
-            Flusher(db, self._enqueue, size=self._limits.flush_size) for _ in range(2)
-        )
+        self._flusher = Flusher(db, self._enqueue, size=lambda: self._limits.flush_size)
+        self._import_flusher = Flusher(db, self._enqueue, size=self._import_flush_size)
         self.reading = Reading(db, vault, connections, audit)
         self._tools = Tools(db, audit, incidents, self._waiters, self._limits, self._courtesy)
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -226,6 +227,11 @@ class Delivery(Desk):
         if priority > 0:
             await self._courtesy.rest(monotonic() - started)
         return [answer for answer in answers if answer is not None]
+
+    def _import_flush_size(self) -> int:
+        return (
+            min(self._limits.flush_size, _SMALL_FLUSH) if self._courtesy.is_asked else self._limits.flush_size
+        )
 
     async def _known(
         self, tenant: Tenant, intent: Intent, key: str, connections: Sequence[str]

@@ -52,13 +52,15 @@ class Flushed(msgspec.Struct, kw_only=True):
 
 
 class Flusher:
-    """Turns prepared accepts into rows, up to ``size`` in one statement and one commit.
+    """Turns prepared accepts into rows, up to ``size()`` in one statement and one commit.
 
     ``on_lanes`` is told, after the commit, of lanes that were pulled forward and that no accept of the flush
     wants to deliver itself.
     """
 
-    def __init__(self, db: Database, on_lanes: Callable[[list[PulledLane]], None], *, size: int) -> None:
+    def __init__(
+        self, db: Database, on_lanes: Callable[[list[PulledLane]], None], *, size: Callable[[], int]
+    ) -> None:
         self._db = db
         self._on_lanes = on_lanes
         self._size = size
@@ -90,7 +92,7 @@ class Flusher:
             await self._gather()
             if not self._queue:  # the other flush took them
                 return
-            batch = [self._queue.popleft() for _ in range(min(self._size, len(self._queue)))]
+            batch = [self._queue.popleft() for _ in range(min(self._size(), len(self._queue)))]
             batch.sort(key=lambda entry: (entry[0].targets[0].connection_id, entry[0].key_hash or b""))
             try:
                 await self._flush(batch)
@@ -109,7 +111,7 @@ class Flusher:
     async def _gather(self) -> None:
         """Let accepts join for as long as each turn of the loop brings more: a busy loop would not answer sooner."""
         seen = 0
-        while seen < len(self._queue) < min(_ENOUGH, self._size):
+        while seen < len(self._queue) < min(_ENOUGH, self._size()):
             seen = len(self._queue)
             await asyncio.sleep(0)
 
