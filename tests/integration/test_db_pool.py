@@ -206,16 +206,19 @@ async def test_server_when_this_machine_vanishes_then_lets_go_of_its_locks_in_se
     database: Database, database_dsns: RoleDsns
 ) -> None:
     async with database.system() as conn:
-        wanted = [
-            "tcp_keepalives_idle",
-            "tcp_keepalives_interval",
-            "tcp_keepalives_count",
-            "tcp_user_timeout",
-        ]
         is_tcp = await conn.fetchval("select inet_client_addr() is not null")
-        found = [await conn.fetchval(f"show {name}") for name in wanted]
-        assert found == (["5", "3", "3", "12s"] if is_tcp else ["0", "0", "0", "0"])
-        assert await conn.fetchval("show idle_in_transaction_session_timeout") == "1min"
+        rows = await conn.fetch(
+            "select name, setting from pg_settings where name like 'tcp%' or name like 'idle_in%'"
+        )
+    found = {row["name"]: row["setting"] for row in rows}
+    assert found["idle_in_transaction_session_timeout"] == "60000"
+    wanted = (
+        {"idle": "5", "interval": "3", "count": "3"}
+        if is_tcp
+        else dict.fromkeys(("idle", "interval", "count"), "0")
+    )
+    assert {name: found[f"tcp_keepalives_{name}"] for name in wanted} == wanted
+    assert found["tcp_user_timeout"] == ("12000" if is_tcp else "0")
 
 
 async def test_transaction_when_this_process_stood_still_in_it_then_cut_and_told_to_try_again(
