@@ -261,6 +261,12 @@ async def test_budget_when_none_is_declared_then_no_row_and_the_pause_is_kept_he
     assert await here.rows() == []
 
 
+async def in_its_place(of: Caller) -> None:
+    """A call that counts among those in flight."""
+    async with of.purse:
+        await of.call()
+
+
 async def test_calls_in_flight_when_two_processes_have_many_then_they_divide_the_limit(
     counted: Counted, caller: NewCaller
 ) -> None:
@@ -268,14 +274,10 @@ async def test_calls_in_flight_when_two_processes_have_many_then_they_divide_the
     limit = Budget(kind=CONCURRENT, limit=4)
     first, second = await caller(limit), await caller(limit)
 
-    async def one(of: Caller) -> None:
-        async with of.purse:
-            await of.call()
-
     async def many(of: Caller, seconds: float) -> None:
         end = monotonic() + seconds
         while monotonic() < end:
-            await asyncio.gather(*(one(of) for _ in range(8)))
+            await asyncio.gather(*(in_its_place(of) for _ in range(8)))
 
     await many(first, 0.5)
     assert counted.in_flight_peak == 4, "alone it has all of them"
@@ -299,19 +301,15 @@ async def test_calls_in_flight_when_a_process_steps_aside_then_the_next_has_all_
     limit = Budget(kind=CONCURRENT, limit=4)
     first, second = await caller(limit), await caller(limit)
 
-    async def one(of: Caller) -> None:
-        async with of.purse:
-            await of.call()
-
     for of in (first, second, first):
-        await asyncio.gather(*(one(of) for _ in range(8)))
+        await asyncio.gather(*(in_its_place(of) for _ in range(8)))
         await asyncio.sleep(0.1)
         assert of.purse.at_once == 4
         of.purse.step_aside()
         await asyncio.sleep(0.1)
-    await asyncio.gather(*(one(first) for _ in range(4)))
+    await asyncio.gather(*(in_its_place(first) for _ in range(4)))
     await asyncio.sleep(0.1)
-    await asyncio.gather(*(one(second) for _ in range(4)))
+    await asyncio.gather(*(in_its_place(second) for _ in range(4)))
     await asyncio.sleep(0.1)
     assert second.purse.at_once == 2, "the first is still there"
 
