@@ -16,7 +16,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 import structlog
+from tests.needs import folder_for_all, missing
 
 from crmbridge import tracing
 from crmbridge.db.cluster import find_binaries
@@ -96,7 +97,7 @@ def postgres() -> Iterator[PostgresServer]:
         find_binaries()
     except EmbeddedPostgresFailed as error:
         # A missing part is a skip on somebody's machine, and a failure in CI.
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no PostgreSQL: {error.message}")
+        missing(f"no PostgreSQL: {error.message}")
     # Not under tmp_path: its parent is closed to the user that PostgreSQL runs as when the tests run as root.
     folder = Path(tempfile.mkdtemp(prefix="crmb-test-"))
     embedded = EmbeddedPostgres(folder, durable=False)
@@ -108,17 +109,6 @@ def postgres() -> Iterator[PostgresServer]:
     finally:
         asyncio.run(embedded.stop())
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def folder_for_all(prefix: str) -> Iterator[Path]:
-    """A folder with a short path that another user may enter: what root starts runs as one. pytest's own are closed."""
-    made = Path(tempfile.mkdtemp(prefix=prefix))
-    made.chmod(0o755)
-    try:
-        yield made
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ import uvicorn
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright
 from tests.e2e.acme.house import listening
+from tests.needs import missing
 
 from crmbridge.app import build_faces, running_services
 from crmbridge.core.secret import Secret
@@ -148,7 +149,7 @@ async def violations(page: Page, *rules: str) -> list[str]:
 async def site(database_dsns: RoleDsns, tmp_path: Path) -> AsyncIterator[Site]:
     if not CHROMIUM.exists():
         # A missing part is a skip on somebody's machine, and a failure in CI.
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no Chromium at {CHROMIUM}")
+        missing(f"no Chromium at {CHROMIUM}")
     bound = listening()
     port = bound.getsockname()[1]
     made = new_master_key()

@@ -16,11 +16,10 @@ from typing import Any
 
 import pytest
 from tests.faults.process import free_ports
+from tests.needs import folder_for_all, missing
 
 from crmbridge.db.cluster import find_binaries
 from crmbridge.db.errors import EmbeddedPostgresFailed
-
-from ..conftest import folder_for_all
 
 COMMAND = (sys.executable, "-m", "crmbridge.app")
 
@@ -153,7 +152,7 @@ def cli_house() -> Iterator[CliHouse]:
     try:
         find_binaries()
     except EmbeddedPostgresFailed as error:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no PostgreSQL: {error.message}")
+        missing(f"no PostgreSQL: {error.message}")
     with folder_for_all("crmb-e2e-") as folder:
         yield from running(folder)
 

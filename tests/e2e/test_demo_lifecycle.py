@@ -15,13 +15,12 @@ from urllib.parse import unquote
 
 import httpx
 import pytest
+from tests.needs import folder_for_all, missing
 
 from crmbridge.core.manifest import AuthKind
 from crmbridge.db.cluster import find_binaries
 from crmbridge.db.errors import EmbeddedPostgresFailed
 from crmbridge.drivers import DRIVERS, load, load_emulator
-
-from ..conftest import folder_for_all
 
 pytestmark = [pytest.mark.postgres, pytest.mark.timeout(240)]
 ROOT = Path(__file__).parents[2]
@@ -34,7 +33,7 @@ def folder() -> Iterator[Path]:
     try:
         find_binaries()
     except EmbeddedPostgresFailed as error:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no PostgreSQL: {error.message}")
+        missing(f"no PostgreSQL: {error.message}")
     with folder_for_all("crmb-demo-") as outer:
         yield outer / "demo"
 

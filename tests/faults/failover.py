@@ -15,7 +15,8 @@ from tests.faults.house import FaultHouse
 from tests.faults.ledger import Line
 from tests.faults.load import trades
 from tests.faults.pair import Pair, Server
-from tests.faults.traffic import Traffic, first_key, housed, scratch, traffic
+from tests.faults.traffic import Traffic, first_key, housed, traffic
+from tests.needs import folder_for_all
 
 from crmbridge.core.records import Object
 from crmbridge.db.roles import SCHEMA
@@ -29,7 +30,7 @@ _SLUGS = ("odoo", "rest_api", "custom_webhook")
 @asynccontextmanager
 async def paired(*, synchronous: bool, seed: int = 7) -> AsyncIterator[tuple[FaultHouse, Pair]]:
     """A house of two APIs and two workers over a pair of servers; every address names both."""
-    async with scratch("crmb-pair-") as folder:
+    with folder_for_all("crmb-pair-") as folder:
         pair = Pair(folder / "pg", synchronous=synchronous)
         try:
             await pair.start()

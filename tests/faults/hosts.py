@@ -28,7 +28,8 @@ from tests.faults.network import HOST_VARIABLE, Network, laid
 from tests.faults.nursery import Nursery
 from tests.faults.pair import Server
 from tests.faults.process import Child
-from tests.faults.traffic import Traffic, first_key, scratch, traffic
+from tests.faults.traffic import Traffic, first_key, traffic
+from tests.needs import folder_for_all
 
 from crmbridge.db import cluster as os_side
 from crmbridge.db.pool import connect
@@ -152,45 +153,44 @@ class _Database:
 @asynccontextmanager
 async def hosts_apart(*, plan: Plan = PLAN, seed: int = 7) -> AsyncIterator[Room]:
     """The whole room, working; gone afterwards."""
-    with laid(HOSTS) as network:
-        async with scratch("crmb-hosts-") as folder:
-            database = _Database(network, folder / "pg")
-            try:
-                dsns = await database.start()
-                made = new_master_key()
-                environment = {
-                    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-                    "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}",
-                    "CRMBRIDGE_MASTER_KEY": made if ":" in made else f"k1:{made}",
-                    "CRMBRIDGE_EGRESS_ALLOW": network.addresses["crm"],
-                    "CRMBRIDGE_DATA_DIR": str(folder / "own"),
-                    "CRMBRIDGE_LOG_FORMAT": "json",
-                    "CRMBRIDGE_SHUTDOWN_SECONDS": "5",
-                    "CRMBRIDGE_DATABASE_URL": dsns.app,
-                    "CRMBRIDGE_DATABASE_SCHEDULER_URL": dsns.scheduler,
-                }
-                async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as http:
-                    nursery = Nursery(environment, folder, ROOT)
-                    postgres: Any = SimpleNamespace(admin_dsn=database.admin_dsn)
-                    house = FaultHouse(folder, postgres, plan, environment, seed, http, nursery)
-                    room = Room(network, house)
-                    try:
-                        with network.at("crm"):
-                            house.start_crm(_SLUGS, 0.3, host=network.addresses["crm"])
-                        await room.start_api("api1")
-                        room.start_worker("work1")
-                        room.start_worker("work2")
-                        await first_key(house)
-                        await house.ready(await room.start_api("api2"))
-                        for host in ("work1", "work2"):
-                            await house.working(room.at[host])
-                        yield room
-                    finally:
-                        room.close()
-                        await asyncio.to_thread(house.close)
-                        nursery.close()
-            finally:
-                await asyncio.to_thread(database.server.stop)
+    with laid(HOSTS) as network, folder_for_all("crmb-hosts-") as folder:
+        database = _Database(network, folder / "pg")
+        try:
+            dsns = await database.start()
+            made = new_master_key()
+            environment = {
+                "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+                "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}",
+                "CRMBRIDGE_MASTER_KEY": made if ":" in made else f"k1:{made}",
+                "CRMBRIDGE_EGRESS_ALLOW": network.addresses["crm"],
+                "CRMBRIDGE_DATA_DIR": str(folder / "own"),
+                "CRMBRIDGE_LOG_FORMAT": "json",
+                "CRMBRIDGE_SHUTDOWN_SECONDS": "5",
+                "CRMBRIDGE_DATABASE_URL": dsns.app,
+                "CRMBRIDGE_DATABASE_SCHEDULER_URL": dsns.scheduler,
+            }
+            async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as http:
+                nursery = Nursery(environment, folder, ROOT)
+                postgres: Any = SimpleNamespace(admin_dsn=database.admin_dsn)
+                house = FaultHouse(folder, postgres, plan, environment, seed, http, nursery)
+                room = Room(network, house)
+                try:
+                    with network.at("crm"):
+                        house.start_crm(_SLUGS, 0.3, host=network.addresses["crm"])
+                    await room.start_api("api1")
+                    room.start_worker("work1")
+                    room.start_worker("work2")
+                    await first_key(house)
+                    await house.ready(await room.start_api("api2"))
+                    for host in ("work1", "work2"):
+                        await house.working(room.at[host])
+                    yield room
+                finally:
+                    room.close()
+                    await asyncio.to_thread(house.close)
+                    nursery.close()
+        finally:
+            await asyncio.to_thread(database.server.stop)
 
 
 async def partitions(room: Room, *, seconds: float, rounds: int = 1, callers: int = 4) -> Line:

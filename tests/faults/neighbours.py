@@ -199,8 +199,9 @@ async def _watch(trade: Trade, feed: _Feed, feeding: asyncio.Task[None], rows: i
         while True:
             was_fed, sent = feeding.done(), feed.sent
             [counted] = await trade.house.fetch(
+                # As the index says it: a parameter would not do.
                 "select count(*) as waiting from write_targets where connection_id = $1 and priority = 1 "
-                "and state in ('accepted', 'sending', 'retrying', 'unknown')",
+                f"and state in {PENDING}",
                 lane["id"],
             )
             done(max(0, sent - counted["waiting"]))

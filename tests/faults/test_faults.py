@@ -18,6 +18,7 @@ from tests.faults.connecting import connect, declared, find_one
 from tests.faults.house import MANY, PRODUCT, FaultHouse, opened
 from tests.faults.ledger import Line, table_of
 from tests.faults.machine import find_faketime, small_disk
+from tests.needs import missing
 
 from crmbridge.db.cluster import find_binaries
 from crmbridge.db.errors import EmbeddedPostgresFailed
@@ -43,7 +44,7 @@ def has_postgres() -> None:
     try:
         find_binaries()
     except EmbeddedPostgresFailed as error:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no PostgreSQL: {error.message}")
+        missing(f"no PostgreSQL: {error.message}")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -147,7 +148,7 @@ async def test_clock_when_it_jumps_in_some_processes_then_nothing_lost_or_double
     if library is None:
         # A missing part is a skip on somebody's machine, and a failure in CI.
         why = "libfaketime is not on this machine (Debian: apt-get install faketime)"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(why)
+        missing(why)
     these = await scenarios.trades(house, "clock", 2, ("odoo", "rest_api"))
     held(await scenarios.clock_jump(house, these, library=library, seconds=60 if IS_LARGE else 5))
 
@@ -156,7 +157,7 @@ async def test_disk_when_full_then_refused_and_nothing_accepted_is_lost(has_post
     with small_disk(320) as folder:
         if folder is None:
             why = "mounting a small tmpfs needs root and the right to mount"
-            (pytest.fail if os.environ.get("CI") else pytest.skip)(why)
+            missing(why)
         async with opened(["odoo", "rest_api"], postgres_folder=folder / "pg") as own:
             these = await scenarios.trades(own, "disk", 2, ("odoo", "rest_api"))
             held(await scenarios.disk_full(own, these, seconds=30 if IS_LARGE else 2))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 from collections.abc import AsyncIterator
 from time import monotonic
@@ -16,6 +15,7 @@ from tests.faults.connecting import Trade
 from tests.faults.house import Child, FaultHouse, opened
 from tests.faults.ledger import Line, table_of
 from tests.faults.load import trades
+from tests.needs import missing
 
 from crmbridge.core.records import Object
 from crmbridge.db.cluster import find_binaries
@@ -38,7 +38,7 @@ async def house() -> AsyncIterator[FaultHouse]:
     try:
         find_binaries()
     except EmbeddedPostgresFailed as error:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no PostgreSQL: {error.message}")
+        missing(f"no PostgreSQL: {error.message}")
     async with opened(["rest_api", "custom_webhook"], plan=_PLAN, workers=0) as made:
         yield made
 

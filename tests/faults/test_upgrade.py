@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 from tests.faults.failover import failover, lossy_failover, paired
 from tests.faults.ledger import Line, table_of
 from tests.faults.upgrade import between_releases, rolling_upgrade
+from tests.needs import missing
 
 from crmbridge.db.cluster import find_binaries
 from crmbridge.db.errors import EmbeddedPostgresFailed
@@ -26,10 +25,10 @@ def has_postgres() -> None:
     try:
         folder = find_binaries()
     except EmbeddedPostgresFailed as error:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no PostgreSQL: {error.message}")
-    missing = [name for name in ("pg_basebackup", "pg_rewind") if not (folder / name).exists()]
-    if missing:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{folder} lacks {', '.join(missing)}")
+        missing(f"no PostgreSQL: {error.message}")
+    lacking = [name for name in ("pg_basebackup", "pg_rewind") if not (folder / name).exists()]
+    if lacking:
+        missing(f"{folder} lacks {', '.join(lacking)}")
 
 
 async def test_releases_when_rolled_under_load_then_nothing_lost_doubled_or_tried_twice() -> None:

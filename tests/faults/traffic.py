@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -25,7 +23,7 @@ from tests.faults.nursery import Nursery
 from crmbridge.core.records import Object
 from crmbridge.services.vault.master import new_master_key
 
-__all__ = ["Traffic", "Try", "first_key", "housed", "scratch", "traffic"]
+__all__ = ["Traffic", "Try", "first_key", "housed", "traffic"]
 
 
 @dataclass
@@ -177,17 +175,6 @@ async def housed(
         finally:
             await asyncio.to_thread(house.close)
             nursery.close()
-
-
-@asynccontextmanager
-async def scratch(prefix: str) -> AsyncIterator[Path]:
-    """A folder that a server's user may enter; gone afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix=prefix))
-    folder.chmod(0o755)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 async def first_key(house: FaultHouse) -> None:

@@ -25,7 +25,8 @@ from tests.faults.house import ROOT, Child, FaultHouse
 from tests.faults.ledger import Line, table_of
 from tests.faults.load import trades
 from tests.faults.release import Release, archived, migrations_with
-from tests.faults.traffic import Traffic, first_key, housed, scratch, traffic
+from tests.faults.traffic import Traffic, first_key, housed, traffic
+from tests.needs import folder_for_all
 
 from crmbridge.db.embedded import EmbeddedPostgres
 from crmbridge.db.pool import connect
@@ -67,7 +68,7 @@ async def between_releases(
     *, old: str = "", apis: int = 2, workers: int = 2, seed: int = 7
 ) -> AsyncIterator[Upgrade]:
     """A house that runs the older release. ``old``: a git revision; empty for this code as it is."""
-    async with scratch("crmb-upgrade-") as folder:
+    with folder_for_all("crmb-upgrade-") as folder:
         newer = Release("new", ROOT, migrations_with(folder / "newer", _ADDED))
         if old:
             older = await asyncio.to_thread(archived, old, folder / "older")

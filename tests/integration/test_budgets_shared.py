@@ -11,6 +11,7 @@ from time import monotonic
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
 from tests.integration.budget_fakes import (
     BURST,
@@ -312,6 +313,17 @@ async def test_calls_in_flight_when_a_process_steps_aside_then_the_next_has_all_
     await asyncio.gather(*(in_its_place(second) for _ in range(4)))
     await asyncio.sleep(0.1)
     assert second.purse.at_once == 2, "the first is still there"
+
+
+async def test_purse_when_its_provider_limits_calls_in_flight_no_more_then_stepping_aside_changes_nothing(
+    counted: Counted, caller: NewCaller
+) -> None:
+    counted.latency_seconds = 0.03
+    here = await caller(Budget(kind=CONCURRENT, limit=2))
+    await asyncio.gather(*(in_its_place(here) for _ in range(4)))
+    here.manifest = msgspec.structs.replace(here.manifest, budgets=())
+    here.purse.step_aside()
+    assert here.purse.at_once == here.manifest.in_flight_limit()
 
 
 async def test_budget_when_a_waiting_call_is_cancelled_then_others_get_its_token(

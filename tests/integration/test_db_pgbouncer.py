@@ -18,6 +18,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 from tests.faults.process import free_ports
+from tests.needs import missing
 
 from crmbridge.db.hosts import Hosts
 from crmbridge.db.jobs import PgQueuerJobs
@@ -49,9 +50,9 @@ def absent(why: str) -> NoReturn:
 
     ``.ci/run`` runs these tests again with Debian's PostgreSQL, whose address is then set.
     """
-    is_failure = os.environ.get("CI") and os.environ.get("CRMBRIDGE_TEST_DATABASE_ADMIN_URL")
-    (pytest.fail if is_failure else pytest.skip)(why)
-    raise AssertionError
+    if os.environ.get("CRMBRIDGE_TEST_DATABASE_ADMIN_URL"):
+        missing(why)
+    pytest.skip(why)
 
 
 @pytest.fixture

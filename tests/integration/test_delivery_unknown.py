@@ -25,7 +25,7 @@ from crmbridge.db.roles import RoleDsns
 from crmbridge.services.delivery.intake import store as intake_store
 from crmbridge.services.delivery.lane import store
 from crmbridge.services.delivery.lane.drain import Drain
-from crmbridge.services.delivery.model import TargetState
+from crmbridge.services.delivery.model import Accepted, TargetState
 
 pytestmark = pytest.mark.postgres
 ROOT = Path(__file__).parents[2]
@@ -37,6 +37,14 @@ async def house(database: Database) -> AsyncIterator[House]:
     yield built
     await built.delivery.close()
     await built.audit.close()
+
+
+async def looked_up_then_sent(house: House, accepted: Accepted) -> None:
+    """What was marked and never sent is looked up before it goes out, once."""
+    await house.settle()
+    assert await house.state(accepted) is TargetState.APPLIED
+    assert [kind for kind, _ in house.provider.log] == ["look_up", "send", "effect"]
+    await house.delivery.close()
 
 
 def look_up_before_each_repetition(house: House) -> bool:
@@ -387,10 +395,7 @@ async def test_mark_when_it_cannot_be_given_back_then_looked_up_first(
     assert accepted.targets[0].state is TargetState.SENDING
     assert house.provider.log == []
     monkeypatch.undo()
-    await house.settle()
-    assert await house.state(accepted) is TargetState.APPLIED
-    assert [kind for kind, _ in house.provider.log] == ["look_up", "send", "effect"]
-    await house.delivery.close()
+    await looked_up_then_sent(house, accepted)
 
 
 async def test_wait_when_alone_on_an_idle_lane_then_marked_in_the_transaction_that_claims_it(
@@ -428,10 +433,7 @@ async def test_mark_when_this_process_stood_still_since_the_lane_was_taken_then_
         await house.delivery.drain(house.connection.id)
     assert house.provider.log == []
     monkeypatch.undo()
-    await house.settle()
-    assert await house.state(accepted) is TargetState.APPLIED
-    assert [kind for kind, _ in house.provider.log] == ["look_up", "send", "effect"]
-    await house.delivery.close()
+    await looked_up_then_sent(house, accepted)
 
 
 async def test_wait_when_another_process_takes_the_lane_first_then_told_soon_after_it_delivers(

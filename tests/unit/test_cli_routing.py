@@ -95,18 +95,23 @@ def test_step_on_all_when_there_are_many_then_in_parts_with_progress_and_each_on
     assert second == third == {**first, "until": "2026-11-25T10:00:00Z"}
 
 
-@pytest.mark.parametrize("step", ["redrive", "cancel", "discard"])
-def test_step_when_one_connection_is_named_then_its_target_alone(run: Run, server: Server, step: str) -> None:
-    target = {"id": "t1", "connection": "second", "state": "retrying"}
-    server.answers[f"POST tenants/t/writes/w1/{step}"] = {
+def write_with(*targets: dict[str, str]) -> dict[str, Any]:
+    """A write as the server shows it."""
+    return {
         "id": "w1",
         "operation": "create",
         "object": "lead",
         "actor": "key:1",
         "source": "api",
         "accepted_at": "2026-11-25T10:00:00Z",
-        "targets": [target],
+        "targets": list(targets),
     }
+
+
+@pytest.mark.parametrize("step", ["redrive", "cancel", "discard"])
+def test_step_when_one_connection_is_named_then_its_target_alone(run: Run, server: Server, step: str) -> None:
+    target = {"id": "t1", "connection": "second", "state": "retrying"}
+    server.answers[f"POST tenants/t/writes/w1/{step}"] = write_with(target)
     options = ("--yes",) if step == "discard" else ()
     shown = run("writes", step, "t", "w1", "--connection", "second", *options)
     assert server.seen[0].query == {"connection": "second"} and "second" in shown.stdout
@@ -117,15 +122,7 @@ def test_redrive_when_without_looking_then_warned_first_and_said_to_the_server(
 ) -> None:
     refused = run("writes", "redrive", "t", "w1", "--without-looking", code=1, text="n\n")
     assert server.seen == [] and "will be there twice" in refused.stderr
-    server.answers["POST tenants/t/writes/w1/redrive"] = {
-        "id": "w1",
-        "operation": "create",
-        "object": "lead",
-        "actor": "key:1",
-        "source": "api",
-        "accepted_at": "2026-11-25T10:00:00Z",
-        "targets": [],
-    }
+    server.answers["POST tenants/t/writes/w1/redrive"] = write_with()
     run("writes", "redrive", "t", "w1", "--without-looking", "--yes")
     assert server.seen[0].query == {"without_looking": "true"}
     run("writes", "redrive", "t", "w1")
@@ -139,15 +136,7 @@ def test_redrive_when_without_looking_then_warned_first_and_said_to_the_server(
 def test_discard_when_a_reason_is_given_then_it_goes_along_for_one_and_for_all(
     run: Run, server: Server, which: str
 ) -> None:
-    server.answers["POST tenants/t/writes/w1/discard"] = {
-        "id": "w1",
-        "operation": "create",
-        "object": "lead",
-        "actor": "key:1",
-        "source": "api",
-        "accepted_at": "2026-11-25T10:00:00Z",
-        "targets": [],
-    }
+    server.answers["POST tenants/t/writes/w1/discard"] = write_with()
     server.answers["POST tenants/t/writes/discard"] = {"discarded": 1, "left": 0, "until": ""}
     run("writes", "discard", "t", which, "--reason", "a test of ours", "--yes")
     rest = {} if which == "w1" else {"state": "dead_letter", "limit": 1_000}

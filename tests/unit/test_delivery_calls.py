@@ -152,6 +152,19 @@ async def test_call_when_it_is_cancelled_while_it_waits_or_as_it_is_let_in_then_
     assert room.going == ["live 4"]
 
 
+async def test_call_when_it_is_cancelled_in_the_moment_in_which_it_would_be_let_in_then_the_next_goes() -> (
+    None
+):
+    calls = Calls(lambda: 1)
+    room = Room(calls)
+    for name in ("live 1", "live 2", "live 3"):
+        await room.ask(name)
+    room._ends["live 1"].set()
+    await room.give_up("live 2")
+    await room._tasks["live 1"]
+    assert room.going == ["live 3"]
+
+
 @given(
     most=st.integers(1, 6),
     before=st.integers(0, 8),

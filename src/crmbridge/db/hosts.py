@@ -26,9 +26,10 @@ _KEEP_ALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 3, "TCP_KEEPCNT": 3, "TCP_USE
 # The same from the server's side: it keeps what a vanished machine had locked until it notices, by default for two
 # hours, and whoever needs the row waits. A process that stands still in a transaction is cut after a minute: the
 # longest wait in one is a token call (15 s). Set by a statement, for PgBouncer refuses them at the start.
-_SESSION = """
-set tcp_keepalives_idle = 5; set tcp_keepalives_interval = 3; set tcp_keepalives_count = 3;
-set tcp_user_timeout = 12000; set idle_in_transaction_session_timeout = 60000
+_SESSION = f"""
+set tcp_keepalives_idle = {_KEEP_ALIVE["TCP_KEEPIDLE"]}; set tcp_keepalives_interval = {_KEEP_ALIVE["TCP_KEEPINTVL"]};
+set tcp_keepalives_count = {_KEEP_ALIVE["TCP_KEEPCNT"]}; set tcp_user_timeout = {_KEEP_ALIVE["TCP_USER_TIMEOUT"]};
+set idle_in_transaction_session_timeout = 60000
 """
 
 

@@ -17,8 +17,8 @@ from crmbridge.toolkit.batches import applied, failed, match_key, rounds
 __all__ = ["Writer"]
 
 _MESSAGES = frozenset({Object.NOTE, Object.ACTIVITY})
+# Objects whose new records need more than their fields as cells.
 _NEVER_PLAIN = _MESSAGES | {Object.APPOINTMENT}
-"""Objects whose new records need more than their fields as cells."""
 _APPOINTMENT, _UPDATE = Object.APPOINTMENT, Operation.UPDATE
 _DELETES = (Operation.DELETE, Operation.ERASE)
 

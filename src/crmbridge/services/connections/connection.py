@@ -79,7 +79,7 @@ class Connection:
     @property
     def calls_at_once(self) -> int:
         """So many calls this process may have in flight: what the provider allows, or its share of that."""
-        return min(self._purse().at_once, self.manifest.in_flight_limit())
+        return self._purse().at_once
 
     def step_aside(self) -> None:
         """This process makes no more calls for now: the others may have its share of the calls in flight."""

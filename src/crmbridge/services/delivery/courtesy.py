@@ -16,7 +16,7 @@ _LIVE = "live"
 # How long a waited write is remembered, and how often a process says that it has some. Seconds.
 _REMEMBERED, _EVERY = 2.0, 1.0
 # How much longer a rest is than the work before it. Measured on two cores that run everything, p99 of another tenant's
-# live writes beside an import, against alone: 1.6 times with 2, 1.3 to 1.56 with 3 (docs/reference/benchmarks.md).
+# live writes beside an import of 40,000 rows, against alone: 1.57 to 1.63 times with 2, 1.30 to 1.56 with 3.
 _TIMES = 3.0
 # The longest rest after one piece of an import. Seconds.
 _LONGEST = 1.0
@@ -25,7 +25,10 @@ _KNOWN, _MOST_KNOWN = 10.0, 2000
 
 
 class Courtesy:
-    """Knows whether live writes are waited for. A process says so once a second at most, while it has any."""
+    """Knows whether live writes are waited for, and how many calls those of a lane had at once.
+
+    A process tells the others that it has some, once a second at most.
+    """
 
     def __init__(self, signals: Signals | None, start: Callable[[Coroutine[Any, Any, None]], None]) -> None:
         self._signals = signals

@@ -139,7 +139,7 @@ class Desk:
         Where the filter names no state, redrive and discard take dead letters, never parked ones. Raises
         ValidationError for a reason that is too long.
         """
-        _check(reason)
+        _check_reason(reason)
         if wanted.state is None and event is not Event.CANCEL:
             wanted = msgspec.structs.replace(wanted, state=TargetState.DEAD_LETTER)
         return await self._step_many(
@@ -167,7 +167,7 @@ class Desk:
 
         Raises NotFound, Conflict, ValidationError (the reason).
         """
-        _check(reason)
+        _check_reason(reason)
         return await self._step(tenant_id, Event.DISCARD, actor, write_id, connection_id, reason, request_id)
 
     async def cancel(
@@ -345,7 +345,7 @@ class Desk:
             advance(target.state, event)
 
 
-def _check(reason: str) -> None:
+def _check_reason(reason: str) -> None:
     if len(reason) > MOST_REASON:
         problem = f"has {len(reason):,} characters; at most {MOST_REASON} are kept"
     elif "\0" in reason:

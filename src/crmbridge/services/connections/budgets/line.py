@@ -98,8 +98,8 @@ class Errand:
         self.lines = lines
         self._is_leaving = is_leaving
         self.kinds = [line.kind for line in lines]
-        self.is_crowded = concurrent > 0
-        if self.is_crowded:
+        self.divides = concurrent > 0
+        if self.divides:
             self.kinds.append(BudgetKind.CONCURRENT)
         self._wants = wants
         self._concurrent = concurrent

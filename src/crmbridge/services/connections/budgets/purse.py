@@ -122,7 +122,7 @@ class Purse:
 
     def step_aside(self) -> None:
         """No call follows for now: the others may have this process's share of the calls in flight."""
-        if self._gate.count or not self._shared_at:
+        if self._gate.count or not self._concurrent or not self._shared_at:
             return
         self._is_leaving = monotonic() - self._shared_at < PRESENCE_SECONDS
         self._shared_at, self._is_crowded = 0.0, False
@@ -362,9 +362,9 @@ class Purse:
         ):
             lines = ()
         is_leaving = self._is_leaving and not self._is_crowded
-        touches_holders = is_leaving or self._is_crowded
+        concurrent = self._concurrent if self._is_leaving or self._is_crowded else 0
         self._is_crowded = self._is_leaving = False
-        return Errand(lines, wants, self._concurrent if touches_holders else 0, is_leaving=is_leaving)
+        return Errand(lines, wants, concurrent, is_leaving=is_leaving)
 
     def _forecast(self, now: float) -> int:
         """Tokens for two seconds of calls, by how many went since the last visit; none after a silence."""

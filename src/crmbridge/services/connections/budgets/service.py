@@ -136,12 +136,10 @@ class Budgets:
             }
             grants = errand.settle(windows, now)
             share = 0
-            holders: dict[UUID, float] = {}
-            if errand.is_crowded:
+            holders: dict[UUID, float] | None = None
+            if errand.divides:
                 holders, share = errand.divide(rows[BudgetKind.CONCURRENT.value][1], self._holder, now)
-            await store.save_budgets(
-                conn, purse.connection_id, windows, holders if errand.is_crowded else None
-            )
+            await store.save_budgets(conn, purse.connection_id, windows, holders)
         purse.receive(errand, grants, share)
 
     def note_leftover(self, purse: Purse) -> None:

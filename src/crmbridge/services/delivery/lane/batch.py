@@ -36,6 +36,10 @@ _log = structlog.get_logger("crmbridge.delivery")
 _STRETCH = 16
 
 
+# Priorities.
+LIVE, IMPORT = 0, 1
+
+
 class Lane(Protocol):
     """The part of an open connection that a drain uses."""
 
@@ -62,7 +66,7 @@ class Prepared(msgspec.Struct):
 
 
 class Batch(msgspec.Struct, kw_only=True, eq=False):
-    """Targets of one provider call. ``priority`` 0 is live, 1 an import.
+    """Targets of one provider call. ``priority`` is ``LIVE`` or ``IMPORT``.
 
     ``is_look_up``: one target whose outcome is unknown; nothing is sent. ``marked_at``: the monotonic clock before its
     mark, ``mark_seconds`` how long that took. ``goes_first``: it has waited long enough, and goes before live writes.

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
-from crmbridge.services.delivery.lane.batch import Batch
+from crmbridge.services.delivery.lane.batch import IMPORT, LIVE, Batch
 
 __all__ = ["Calls"]
 
-_LIVE, _IMPORT = 0, 1
+
+# Whose call waits, and what lets it in.
+_Place = tuple[int, "asyncio.Future[None]"]
 
 
 class Calls:
@@ -27,7 +30,7 @@ class Calls:
         self._left_free = live_before
         self._under_way = [0, 0]
         self._running = [0, 0]
-        self._waiting: tuple[deque[_Turn], deque[_Turn]] = (deque(), deque())
+        self._waiting: tuple[deque[_Place], deque[_Place]] = (deque(), deque())
 
     @property
     def is_shared(self) -> bool:
@@ -46,25 +49,25 @@ class Calls:
     @property
     def imports_under_way(self) -> int:
         """Batches of imports that were begun and have not ended."""
-        return self._under_way[_IMPORT]
+        return self._under_way[IMPORT]
 
     @property
     def free(self) -> int:
         """So many live writes would not wait for a call."""
-        imports = min(self._under_way[_IMPORT], self._of_imports)
-        return max(0, self._most() - self._under_way[_LIVE] - imports)
+        imports = min(self._under_way[IMPORT], self._of_imports)
+        return max(0, self._most() - self._under_way[LIVE] - imports)
 
     def has_room(self, priority: int) -> bool:
         """Whether a batch more may be begun: one more than there are calls is read and marked meanwhile."""
         if sum(self._under_way) > self._most():
             return False
-        return priority == _LIVE or self._under_way[_IMPORT] < self._of_imports + (not self.is_shared)
+        return priority == LIVE or self._under_way[IMPORT] < self._of_imports + (not self.is_shared)
 
     def begin(self, batch: Batch) -> None:
         """It is under way until :meth:`end`."""
         self._under_way[batch.priority] += 1
-        if batch.priority == _LIVE:
-            self.live_peak = max(self.live_peak, self._under_way[_LIVE])
+        if batch.priority == LIVE:
+            self.live_peak = max(self.live_peak, self._under_way[LIVE])
             if self.is_shared:
                 self.make_way(self.live_peak)
 
@@ -72,53 +75,34 @@ class Calls:
         """It has been saved, or failed."""
         self._under_way[batch.priority] -= 1
 
-    def turn(self, batch: Batch) -> _Turn:
-        """``async with`` it around the call; waits until that may begin."""
-        return _Turn(self, _IMPORT if batch.is_import else _LIVE, batch.goes_first)
-
-    async def _enter(self, turn: _Turn) -> None:
-        waiting = self._waiting[_LIVE if turn.goes_first else turn.kind]
-        turn.may_go = asyncio.get_running_loop().create_future()
-        waiting.append(turn)
+    @asynccontextmanager
+    async def turn(self, batch: Batch) -> AsyncIterator[None]:
+        """For the time of the call; waits until that may begin."""
+        kind = IMPORT if batch.is_import else LIVE
+        queue = self._waiting[LIVE if batch.goes_first else kind]
+        place: _Place = (kind, asyncio.get_running_loop().create_future())
+        queue.append(place)
         self._hand_out()
         try:
-            await turn.may_go
-        except BaseException:
-            if turn in waiting:
-                waiting.remove(turn)
-            elif turn.may_go.done() and not turn.may_go.cancelled():
-                self._leave(turn)
-            raise
-
-    def _leave(self, turn: _Turn) -> None:
-        self._running[turn.kind] -= 1
-        self._hand_out()
+            await place[1]
+            yield
+        finally:
+            if place in queue:
+                queue.remove(place)
+            else:
+                self._running[kind] -= 1
+                self._hand_out()
 
     def _hand_out(self) -> None:
         live, imports = self._waiting
         while sum(self._running) < self._most():
             if live:
-                turn = live.popleft()
-            elif imports and self._running[_IMPORT] < self._of_imports:
-                turn = imports.popleft()
+                kind, may_go = live.popleft()
+            elif imports and self._running[IMPORT] < self._of_imports:
+                kind, may_go = imports.popleft()
             else:
                 return
-            self._running[turn.kind] += 1
-            turn.may_go.set_result(None)
-
-
-class _Turn:
-    """One call's place."""
-
-    may_go: asyncio.Future[None]
-
-    def __init__(self, calls: Calls, kind: int, goes_first: bool) -> None:
-        self._calls = calls
-        self.kind = kind
-        self.goes_first = goes_first
-
-    async def __aenter__(self) -> None:
-        await self._calls._enter(self)
-
-    async def __aexit__(self, *_: object) -> None:
-        self._calls._leave(self)
+            self._running[kind] += 1
+            # One that was cancelled this very moment gives its place back itself.
+            if not may_go.done():
+                may_go.set_result(None)

@@ -26,7 +26,7 @@ from crmbridge.services.delivery.counting import note_saved, words
 from crmbridge.services.delivery.courtesy import Courtesy
 from crmbridge.services.delivery.lane import store, telling
 from crmbridge.services.delivery.lane.ahead import Ahead
-from crmbridge.services.delivery.lane.batch import Batch, Lane, Prepared, failed_result, prepare
+from crmbridge.services.delivery.lane.batch import IMPORT, LIVE, Batch, Lane, Prepared, failed_result, prepare
 from crmbridge.services.delivery.lane.calls import Calls
 from crmbridge.services.delivery.lane.outcome import Verdict, judge, judge_look_up
 from crmbridge.services.delivery.lane.store import SavedResult, Taken
@@ -40,7 +40,6 @@ __all__ = ["Drain", "Tools"]
 
 _log = structlog.get_logger("crmbridge.delivery")
 _SAVE_TRIES = 3
-_LIVE, _IMPORT = 0, 1
 # How long after a create others that it held back (a note on it) are looked for, while calls are under way. Seconds.
 _LOOK_SECONDS = 0.02
 # An import gets a call so often, however many live writes come. Seconds.
@@ -97,9 +96,9 @@ class Drain:
         self._import_seconds = 0.0
         self._error: BaseException | None = None
 
-    def wake(self, priority: int = _LIVE) -> None:
+    def wake(self, priority: int = LIVE) -> None:
         """Something was accepted for this lane in this process."""
-        if priority == _LIVE:
+        if priority == LIVE:
             self._let_live_pass()
         else:
             self._ahead.want_all()
@@ -174,7 +173,7 @@ class Drain:
     async def _next(self) -> Batch | None:
         """The next batch, or None while nothing is due or there is no room for it."""
         is_due = not self._must_leave and monotonic() - self._imported_at > _PATIENCE
-        if self._calls.has_room(_LIVE):
+        if self._calls.has_room(LIVE):
             await self._ahead.read(only_live=self._must_leave, calls=self._calls.free, is_import_due=is_due)
         first = self._ahead.first(is_import_due=is_due)
         if first is None or not self._calls.has_room(first.priority) or (first.priority and self._must_leave):
@@ -184,7 +183,7 @@ class Drain:
         return first
 
     def _begin(self, batch: Batch) -> None:
-        if batch.priority == _IMPORT:
+        if batch.priority == IMPORT:
             self._imported_at = monotonic()
         task = asyncio.create_task(self._deliver(batch))
         self._tasks.add(task)

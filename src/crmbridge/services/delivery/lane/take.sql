@@ -25,7 +25,7 @@ with tenants_set as materialized (
     limit 1
 ), due as (
     {rows}
-      and t.priority = (select priority from first)
+      and exists (select from claimed) and t.priority = (select priority from first)
     order by t.seq
     limit $4
 ), marked as (
@@ -39,7 +39,7 @@ with tenants_set as materialized (
 select c.tenant_id, c.fence, c.failures, c.must_recover,
     exists (
         select from write_targets w
-        where w.connection_id = $1 and w.priority > (select priority from first)
+        where (select is_set from tenants_set) and w.connection_id = $1 and w.priority > (select priority from first)
           and w.state in ('accepted', 'sending', 'retrying', 'unknown')) as has_more,
     d.*, m.id is not null as is_marked
 from claimed c left join due d on true left join marked m on m.id = d.id
