@@ -8,6 +8,7 @@ Prints one line of JSON: address, credential and OAuth app of each.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import sys
 import time
@@ -94,6 +95,8 @@ def _ended(task: asyncio.Task[HttpResponse]) -> None:
 
 
 async def _serve(wanted: Wanted) -> None:
+    # A collector that walks all its records would stop it for longer than a call takes, again and again.
+    gc.disable()
     emulators: dict[str, Any] = {}
     # Line by line: who is killed has told all, and who reads sees all.
     log = open(wanted.log, "a", buffering=1) if wanted.log else None  # noqa: SIM115

@@ -134,6 +134,7 @@ async def import_beside_live(
     for trade in (here, other):
         await house.control("POST", trade.slug, "latency", {"ms": 0})
     await house.settle(120)
+    line.notes["rows of the import in a call"] = await _rows_a_call(house)
     tokens = list(imported)
     for name, place in (("same connection", 0), (f"other tenant ({other.slug})", _CALLERS)):
         parts = [phase[place : place + _CALLERS] for phase in (alone, beside)]
@@ -157,6 +158,15 @@ async def _probe(trade: Trade, delay_ms: int) -> list[float]:
             seconds.append(monotonic() - began)
             await asyncio.sleep(0.05)
     return seconds
+
+
+async def _rows_a_call(house: FaultHouse) -> int:
+    """How full its calls were; live writes go in calls of their own."""
+    [counted] = await house.fetch(
+        "select count(*) as rows, count(distinct a.batch_id) as calls from attempts a "
+        "join write_targets t on t.id = a.target_id where t.priority = 1 and a.kind = 'send'"
+    )
+    return int(counted["rows"] / max(1, counted["calls"]))
 
 
 def _batch_of(trade: Trade) -> int:

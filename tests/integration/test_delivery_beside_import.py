@@ -437,23 +437,3 @@ async def test_lane_when_live_writes_wait_before_an_import_then_taken_with_these
     await house.delivery.drain(house.connection.id)
     assert taken[1:] == [(1, False)]
     await house.delivery.close()
-
-
-async def test_rows_of_an_import_when_somebody_waits_then_few_share_a_commit(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    house = await build(database)
-    insert, sizes = intake_store.insert_writes, []
-
-    async def seen(conn: Any, items: Any, setting: str) -> Any:
-        sizes.append(len(items))
-        return await insert(conn, items, setting)
-
-    monkeypatch.setattr(intake_store, "insert_writes", seen)
-    await import_rows(house, 100)
-    assert max(sizes) > 25
-    sizes.clear()
-    house.delivery._courtesy.note_live(house.connection.id)
-    await import_rows(house, 100, first=100)
-    assert sum(sizes) == 100 and max(sizes) <= 25
-    await house.delivery.close()

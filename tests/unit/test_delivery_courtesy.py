@@ -1,4 +1,4 @@
-"""Courtesy: imports rest twice as long as they worked, while somebody waits for a live write."""
+"""Courtesy: imports rest three times as long as they worked, while somebody waits for a live write."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from crmbridge.services.delivery import courtesy
-from crmbridge.services.delivery.courtesy import Courtesy
+from crmbridge.services.delivery.courtesy import Courtesy, Work
 
 
 class Wire:
@@ -40,7 +40,7 @@ LANE = UUID(int=7)
 
 async def slept(one: Courtesy, seconds: float) -> float:
     began = monotonic()
-    await one.rest(seconds)
+    await one.rest(Work.DELIVERY, seconds)
     return monotonic() - began
 
 
@@ -53,6 +53,32 @@ async def test_rest_when_somebody_waits_in_another_process_then_three_times_as_l
     here, there = Courtesy(wire, run), Courtesy(wire, run)
     here.note_live(LANE)
     assert await slept(there, 0.05) >= 0.15
+
+
+async def test_rests_when_two_pieces_of_one_work_end_together_then_one_after_the_other() -> None:
+    here = Courtesy(None, run)
+    here.note_live(LANE)
+    began = monotonic()
+    taken = await asyncio.gather(slept(here, 0.04), slept(here, 0.04))
+    assert monotonic() - began >= 0.24 and min(taken) < 0.2
+
+
+async def test_rests_when_rows_are_taken_in_and_delivered_then_neither_waits_for_the_other() -> None:
+    here = Courtesy(None, run)
+    here.note_live(LANE)
+    began = monotonic()
+    await asyncio.gather(*(here.rest(work, 0.1) for work in Work))
+    assert 0.3 <= monotonic() - began < 0.55
+
+
+async def test_rest_when_it_has_a_bound_then_no_longer_and_the_others_are_still_apart() -> None:
+    here = Courtesy(None, run)
+    here.note_live(LANE)
+    began = monotonic()
+    await here.rest(Work.DELIVERY, 0.1, 0.01)
+    assert monotonic() - began < 0.25
+    await here.rest(Work.DELIVERY, 0)
+    assert monotonic() - began >= 0.3
 
 
 async def test_word_when_many_wait_then_once_a_second() -> None:

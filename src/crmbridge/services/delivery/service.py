@@ -25,7 +25,7 @@ from crmbridge.services.connections.connection import Connection
 from crmbridge.services.connections.model import Intent
 from crmbridge.services.connections.service import Connections
 from crmbridge.services.delivery.counting import LaneCounts, count_lanes
-from crmbridge.services.delivery.courtesy import Courtesy
+from crmbridge.services.delivery.courtesy import Courtesy, Work
 from crmbridge.services.delivery.desk import Desk
 from crmbridge.services.delivery.elsewhere import Elsewhere
 from crmbridge.services.delivery.intake import store as intake_store
@@ -61,10 +61,11 @@ _log = structlog.get_logger("crmbridge.delivery")
 DRAIN = "delivery.drain"
 _FIRST_LOOK_SECONDS = 0.02
 _LAST_LOOK_SECONDS = 0.25
-# Rows of an import: so many are prepared at a stretch, so many are handed to the flusher at once.
+# Rows of many: so many are prepared at a stretch, so many are handed to the flusher at once.
 _STRETCH, _PART = 16, 100
-# So many share a commit while somebody waits for a live write: its own commit waits until all before it is on disk.
-_SMALL_FLUSH = 25
+# So many of an import share a commit while somebody waits for a live write, whose own commit waits until all before it
+# is on disk. The rest that follows keeps one request of 200 rows from being eight commits in a row for it.
+_SMALL_PART = 25
 
 
 class Delivery(Desk):
@@ -183,7 +184,10 @@ class Delivery(Desk):
         request_id: str = "",
         connections: Sequence[str] = (),
     ) -> list[Accepted | CrmError]:
-        """Take many in: an answer or an error per item, in order. Up to ``flush_size`` share a commit."""
+        """Take many in: an answer or an error per item, in order. Up to ``flush_size`` share a commit.
+
+        Rows of an import go in small parts while somebody waits for a live write, with a rest after each.
+        """
         origin = Origin(
             actor=principal_actor,
             source=source,
@@ -191,7 +195,7 @@ class Delivery(Desk):
             import_id=import_id,
             request_id=request_id,
         )
-        started = monotonic()
+        started = worked_from = monotonic()
         answers: list[Accepted | CrmError | None] = [None] * len(items)
         flusher = self._import_flusher if priority > 0 else self._flusher
         pending: list[tuple[int, PreparedWrite, asyncio.Future[Flushed]]] = []
@@ -208,9 +212,15 @@ class Delivery(Desk):
                 answers[place] = error if known is None else await self._replayed(tenant.id, known, 0)
                 continue
             ready.append((place, item))
-            if len(ready) == _PART:
-                pending += [(at, one, flusher.submit(one)) for at, one in ready]
+            makes_way = priority > 0 and self._courtesy.is_asked
+            if len(ready) >= (_SMALL_PART if makes_way else _PART):
+                part = [(at, one, flusher.submit(one)) for at, one in ready]
+                pending += part
                 ready.clear()
+                if makes_way:
+                    await asyncio.wait([future for _, _, future in part])
+                    await self._courtesy.rest(Work.ACCEPT, monotonic() - worked_from)
+                    worked_from = monotonic()
         pending += [(at, one, flusher.submit(one)) for at, one in ready]
         for place, item, future in pending:
             try:
@@ -225,12 +235,12 @@ class Delivery(Desk):
             metrics.note_accepted(item.object, item.operation, source, monotonic() - started)
             answers[place] = fresh(item)
         if priority > 0:
-            await self._courtesy.rest(monotonic() - started)
+            await self._courtesy.rest(Work.ACCEPT, monotonic() - worked_from)
         return [answer for answer in answers if answer is not None]
 
     def _import_flush_size(self) -> int:
         return (
-            min(self._limits.flush_size, _SMALL_FLUSH) if self._courtesy.is_asked else self._limits.flush_size
+            min(self._limits.flush_size, _SMALL_PART) if self._courtesy.is_asked else self._limits.flush_size
         )
 
     async def _known(

@@ -52,6 +52,11 @@ class Ahead:
         self._queue.remove(batch)
         self.busy.update(row.id for row in batch.rows)
 
+    def put_back(self, batch: Batch) -> None:
+        """It is read again, with what has come since."""
+        self._queue.remove(batch)
+        self.is_exhausted = False
+
     def want_live(self) -> None:
         """A live write may have come. What was read of an import stays, behind it."""
         self._is_live_wanted = True

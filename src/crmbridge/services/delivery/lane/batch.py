@@ -15,7 +15,6 @@ from crmbridge.core.errors import (
     CrmError,
     FieldError,
     NotFound,
-    Unavailable,
     UnexpectedResponse,
     ValidationError,
 )
@@ -29,7 +28,7 @@ from crmbridge.services.delivery.lane.store import Row
 from crmbridge.services.delivery.model import Limits, TargetState
 from crmbridge.services.vault.keys import SealBroken, TenantKeys, write_aad
 
-__all__ = ["Batch", "Lane", "Prepared", "failed_result", "prepare", "shape", "window_of"]
+__all__ = ["Batch", "Lane", "Prepared", "prepare", "shape", "window_of"]
 
 _log = structlog.get_logger("crmbridge.delivery")
 # So many rows of an import are opened and mapped at a stretch: the loop has live writes and others to serve.
@@ -70,6 +69,7 @@ class Batch(msgspec.Struct, kw_only=True, eq=False):
 
     ``is_look_up``: one target whose outcome is unknown; nothing is sent. ``marked_at``: the monotonic clock before its
     mark, ``mark_seconds`` how long that took. ``goes_first``: it has waited long enough, and goes before live writes.
+    ``has_room``: its call could take more. ``is_held``: it waited for them.
     """
 
     object: Object
@@ -80,6 +80,8 @@ class Batch(msgspec.Struct, kw_only=True, eq=False):
     marked_at: float = 0.0
     mark_seconds: float = 0.0
     goes_first: bool = False
+    has_room: bool = False
+    is_held: bool = False
 
     @property
     def is_import(self) -> bool:
@@ -112,6 +114,8 @@ def shape(rows: Sequence[Row], connection: Lane, limits: Limits) -> deque[Batch]
         batch.rows.append(row)
         if key in open_batches and len(batch.rows) >= connection.batch_size(batch.object, batch.operation):
             del open_batches[key]
+    for batch in open_batches.values():
+        batch.has_room = True
     return batches
 
 
@@ -196,19 +200,3 @@ def window_of(manifest: Manifest, limits: Limits) -> int:
     """How many targets are read at once: two full batches, or a few per call in flight. Live writes wait no longer."""
     largest = max((size for spec in manifest.objects.values() for size in spec.batch.values()), default=1)
     return min(limits.window_size, max(2 * largest, 4 * manifest.in_flight_limit()))
-
-
-def failed_result(error: Exception, batch: Batch) -> WriteResult:
-    """A call that raised. Only a CrmError says what is known; anything else leaves the outcome open."""
-    if isinstance(error, CrmError):
-        return WriteResult(outcome=error.outcome, error=error)
-    if not isinstance(error, TimeoutError):
-        _log.error("send.failed", operation=batch.operation.value, kind=type(error).__name__)
-    return WriteResult(
-        outcome=Outcome.UNKNOWN,
-        error=Unavailable(
-            f"No answer within the time allowed ({type(error).__name__}).",
-            operation=batch.operation.value,
-            outcome=Outcome.UNKNOWN,
-        ),
-    )

@@ -13,7 +13,6 @@ import msgspec
 import structlog
 
 from crmbridge import tracing
-from crmbridge.core.errors import Unavailable
 from crmbridge.core.ids import new_id
 from crmbridge.core.manifest import IdempotencyKind
 from crmbridge.core.operations import Operation, Outcome
@@ -23,12 +22,13 @@ from crmbridge.db.pool import Database
 from crmbridge.services.audit.model import AuditEntry
 from crmbridge.services.audit.service import AuditLog
 from crmbridge.services.delivery.counting import note_saved, words
-from crmbridge.services.delivery.courtesy import Courtesy
+from crmbridge.services.delivery.courtesy import Courtesy, Work
 from crmbridge.services.delivery.lane import store, telling
 from crmbridge.services.delivery.lane.ahead import Ahead
-from crmbridge.services.delivery.lane.batch import IMPORT, LIVE, Batch, Lane, Prepared, failed_result, prepare
+from crmbridge.services.delivery.lane.batch import IMPORT, LIVE, Batch, Lane, Prepared, prepare
 from crmbridge.services.delivery.lane.calls import Calls
 from crmbridge.services.delivery.lane.outcome import Verdict, judge, judge_look_up
+from crmbridge.services.delivery.lane.sending import send
 from crmbridge.services.delivery.lane.store import SavedResult, Taken
 from crmbridge.services.delivery.lane.tenure import Tenure, jitter
 from crmbridge.services.delivery.model import Event, Limits, TargetState, TargetView, advance
@@ -44,6 +44,9 @@ _SAVE_TRIES = 3
 _LOOK_SECONDS = 0.02
 # An import gets a call so often, however many live writes come. Seconds.
 _PATIENCE = 1.0
+# While an import makes way its rows come slowly. A call that could take more waits for them until so long after the
+# last one, but for no more than this part of a turn. Seconds.
+_FILL_SECONDS, _FILL_PART = 0.5, 0.25
 _ENDS = (TargetState.APPLIED.value, TargetState.DEAD_LETTER.value)
 
 
@@ -92,6 +95,8 @@ class Drain:
         self._stirred = asyncio.Event()
         self._look_at = float("inf")
         self._imported_at = monotonic()
+        self._is_filling = False
+        self._fill_seconds = min(_FILL_SECONDS, _FILL_PART * tools.limits.turn_seconds)
         # What one batch of an import takes of this process and the database, the call aside.
         self._import_seconds = 0.0
         self._error: BaseException | None = None
@@ -165,7 +170,7 @@ class Drain:
                 return
             if batch is not None:
                 self._begin(batch)
-            elif self._tasks:
+            elif self._tasks or self._is_filling:
                 await self._pass_time()
             elif not self._must_leave and await self._release(always=False) is not False:
                 return
@@ -176,11 +181,28 @@ class Drain:
         if self._calls.has_room(LIVE):
             await self._ahead.read(only_live=self._must_leave, calls=self._calls.free, is_import_due=is_due)
         first = self._ahead.first(is_import_due=is_due)
-        if first is None or not self._calls.has_room(first.priority) or (first.priority and self._must_leave):
+        self._is_filling = first is not None and self._waits_for_rows(first)
+        if first is None or self._is_filling:
+            return None
+        if first.is_held:
+            self._ahead.put_back(first)
+            return await self._next()
+        if not self._calls.has_room(first.priority) or (first.priority and self._must_leave):
             return None
         first.goes_first = is_due
         self._ahead.begin(first)
         return first
+
+    def _waits_for_rows(self, batch: Batch) -> bool:
+        """A call of an import that could take more: each costs the CRM's budget the same."""
+        left = self._imported_at + self._fill_seconds - monotonic()
+        if not batch.has_room or left <= 0 or not batch.is_import or not self._tools.courtesy.is_asked:
+            return False
+        if any(row.id in self._ahead.marked for row in batch.rows):
+            return False
+        batch.is_held = True
+        self._look_at = min(self._look_at, monotonic() + left)
+        return True
 
     def _begin(self, batch: Batch) -> None:
         if batch.priority == IMPORT:
@@ -259,7 +281,9 @@ class Drain:
             )
             worked = monotonic() - began
             if batch.is_import:
-                await self._tools.courtesy.rest(min(self._import_seconds, max(0.0, self._left_seconds)))
+                # Whoever rests at the end of a turn could not send any more.
+                most = max(0.0, self._left_seconds / 2)
+                await self._tools.courtesy.rest(Work.DELIVERY, self._import_seconds, most)
                 if self._must_leave:
                     return
             # Where live writes come in between, they do not wait for one batch more.
@@ -277,7 +301,7 @@ class Drain:
                     return
                 started = monotonic()
                 with tracing.span("drain batch", **words(self._connection.manifest.slug, batch)):
-                    results, entry = await self._call(batch, prepared)
+                    results, entry = await send(self._connection, batch, prepared, self._send_seconds)
             answered = monotonic()
             await self._conclude(batch, prepared, results, entry, answered - started)
             if batch.is_import:
@@ -316,41 +340,6 @@ class Drain:
             self._lease.tenant_id, lambda conn, setting: store.unmark(conn, self._lease, ids, setting)
         )
         self._ahead.want_all()
-
-    async def _call(
-        self, batch: Batch, prepared: list[Prepared]
-    ) -> tuple[list[WriteResult], AuditEntry | None]:
-        """One result per item, in order; the provider is called for those that could be mapped."""
-        writes = [item.write for item in prepared if item.write is not None]
-        answers: list[WriteResult] = []
-        entry: AuditEntry | None = None
-        if writes:
-            actors = {item.row.actor for item in prepared}
-            actor = actors.pop() if len(actors) == 1 else "delivery"
-            try:
-                async with asyncio.timeout(self._send_seconds):
-                    if batch.is_look_up:
-                        found, entry = await self._connection.find_written(writes[0], actor=actor)
-                        answers = [found]
-                    else:
-                        request_id = prepared[0].row.request_id if len(prepared) == 1 else ""
-                        sent = await self._connection.send(writes, actor=actor, request_id=request_id)
-                        answers, entry = sent.results, sent.entry
-            except Exception as error:
-                answers = [failed_result(error, batch) for _ in writes]
-        missing = Unavailable("The driver gave no outcome for this write.", outcome=Outcome.UNKNOWN)
-        answers += [
-            WriteResult(outcome=Outcome.UNKNOWN, error=missing) for _ in range(len(writes) - len(answers))
-        ]
-        following = iter(answers)
-        return [
-            next(following)
-            if item.write is not None
-            else WriteResult(
-                outcome=Outcome.UNKNOWN if batch.is_look_up else Outcome.NOT_APPLIED, error=item.error
-            )
-            for item in prepared
-        ], entry
 
     async def _conclude(
         self,
