@@ -84,13 +84,16 @@ async def compare(slug: str, given: argparse.Namespace) -> dict[str, list[float]
             runs[f"driver, bulk: {name}"] = (_of_ours(way, peer.batch), many)
         for name, send in peer.bulks().items():
             runs[f"client, bulk: {name}"] = (_of_peer(send, peer.batch), many)
+        most = max(count for _, count in runs.values())
         for name, (run, count) in runs.items():
+            ours.make_ids(most)
             await measure(run, _rows(slug, name, max(10, count // 5)))
         if given.profile:
             profile = cProfile.Profile(time.process_time)
             for name in ("driver, single", "driver, bulk: mark", "driver, bulk: mark, from slots"):
                 run, count = runs[name]
                 rows = _rows(slug, name, count)
+                ours.make_ids(most)
                 profile.enable()
                 await run(rows)
                 profile.disable()
@@ -100,6 +103,7 @@ async def compare(slug: str, given: argparse.Namespace) -> dict[str, list[float]
         seen: dict[str, list[float]] = {name: [] for name in runs}
         for _ in range(given.rounds):
             for name, (run, count) in runs.items():
+                ours.make_ids(most)
                 seen[name].append(await measure(run, _rows(slug, name, count)))
         await ours.egress.close()
         return seen

@@ -12,10 +12,11 @@ import ssl
 import sys
 import tempfile
 import uuid
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from importlib import import_module
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from subprocess import PIPE, Popen
 from typing import Any, Protocol, cast
@@ -89,9 +90,13 @@ class Ours:
         lead, trade = Object.LEAD, Vertical.GENERAL
         rules = load_fields(self.kind).rules(lead, trade)
         self.field_map = FieldMap(lead, rules, slots_for(lead, trade), region="AE")
-        # In the product the id is there already: it is made when the write is accepted.
+        self._ids: deque[str] = deque()
         start = uuid.uuid4().hex
-        self.ids = (f"{start[:8]}-{start[8:12]}-4000-8000-{number:012x}" for number in count(1))
+        self._new_ids = (f"{start[:8]}-{start[8:12]}-4000-8000-{number:012x}" for number in count(1))
+
+    def make_ids(self, how_many: int) -> None:
+        """For so many records that are sent next. In the product an id is made when its write is accepted."""
+        self._ids.extend(islice(self._new_ids, max(0, how_many - len(self._ids))))
 
     def driver(self) -> CrmDriver:
         return self.kind(self.access)
@@ -119,11 +124,8 @@ class Ours:
 
     async def send(self, rows: Sequence[Fields], access: Access | None = None) -> None:
         """One ``write_batch``; each write has its outcome."""
-        create, lead, applied = Operation.CREATE, Object.LEAD, Outcome.APPLIED
-        writes = [
-            Write(target_id=target_id, operation=create, object=lead, fields=row)
-            for row, target_id in zip(rows, self.ids)  # noqa: B905 - as many as there are rows
-        ]
+        create, lead, applied, next_id = Operation.CREATE, Object.LEAD, Outcome.APPLIED, self._ids.popleft
+        writes = [Write(target_id=next_id(), operation=create, object=lead, fields=row) for row in rows]
         results = await self.kind(access or self.access).write_batch(writes)
         if bad := [one.error for one in results if one.outcome is not applied]:
             raise SystemExit(f"not all were applied: {bad[0]}")

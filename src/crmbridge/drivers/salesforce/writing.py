@@ -279,8 +279,9 @@ class Writer(BatchWriter):
         self, native: Native, operation: Operation, method: str, url: str, bodies: Bodies
     ) -> Results:
         kind = msgspec.Raw(b'{"type":"%s"}' % native.name.encode())
-        records = [{"attributes": kind, **body} for body in bodies.values()]
-        tree = {"allOrNone": False, "records": records}
+        for body in bodies.values():
+            body["attributes"] = kind
+        tree = {"allOrNone": False, "records": list(bodies.values())}
         request = HttpRequest(method=method, url=url, json=tree, headers=self._headers())
         return await self._batch(native, operation, request, bodies, again=(method, url))
 
