@@ -341,11 +341,11 @@ async def test_live_when_rows_of_an_import_are_being_accepted_then_not_with_them
     house = await build(database)
     insert, sizes = intake_store.insert_writes, []
 
-    async def slow(conn: Any, items: Any, setting: str) -> Any:
+    async def slow(conn: Any, items: Any, *rest: Any) -> Any:
         sizes.append({item.priority for item in items})
         if items[0].priority > 0:
             await asyncio.sleep(1)
-        return await insert(conn, items, setting)
+        return await insert(conn, items, *rest)
 
     monkeypatch.setattr(intake_store, "insert_writes", slow)
     importing = asyncio.create_task(import_rows(house, 300))

@@ -22,9 +22,9 @@ async def test_rows_of_an_import_when_somebody_waits_then_few_share_a_commit_and
     insert = intake_store.insert_writes
     happened: list[int | str] = []
 
-    async def seen(conn: Any, items: Any, setting: str) -> Any:
+    async def seen(conn: Any, items: Any, *rest: Any) -> Any:
         happened.append(len(items))
-        return await insert(conn, items, setting)
+        return await insert(conn, items, *rest)
 
     async def rested(work: Work, worked_seconds: float) -> None:
         assert work is Work.ACCEPT and worked_seconds > 0

@@ -5,9 +5,10 @@
 -- share ($7 to $13) by its number.
 -- Every insert is sorted, so that two flushes take their locks in one order.
 -- It is a transaction of its own: before the first accept is read, the setting of its tenants ($23) is made, until its
--- end. Should that ever come too late, the policies refuse the rows.
+-- end. Should that ever come too late, the policies refuse the rows. So is how long it waits for a row that another
+-- transaction holds ($24).
 with tenants_set as materialized (
-    select set_config('crmbridge.tenants', $23, true) as tenants
+    select set_config('crmbridge.tenants', $23, true) as tenants, set_config('lock_timeout', $24, true)
 ), accepts as materialized (
     select a.*, h.* from tenants_set s
     cross join lateral unnest($1::uuid[], $2::int[], $3::bytea[], $4::bytea[], $5::bytea[], $6::text[]) with ordinality

@@ -1,9 +1,10 @@
 -- One create of a caller who waits, alone in its flush and bound for one connection: accepted and, where nothing of its
 -- lane waits, is held back or under way, its lane claimed and its target marked `sending`, in one commit. Elsewhere it is
 -- an accept like any other. A claim so made is due when its lease ends: should its owner die, the sweep finds it.
--- It is a transaction of its own and sets its tenant ($1) itself, before its first row.
+-- It is a transaction of its own and sets its tenant ($1) itself, before its first row, and how long it waits for one that
+-- another transaction holds ($19).
 with tenants_set as materialized (
-    select set_config('crmbridge.tenants', $1, true) as tenants
+    select set_config('crmbridge.tenants', $1, true) as tenants, set_config('lock_timeout', $19, true)
 ), keyed as (
     insert into idempotency_keys (tenant_id, key_hash, fingerprint, write_id)
     select $2::uuid, $3::bytea, $4::bytea, $5::uuid from tenants_set where tenants is not null

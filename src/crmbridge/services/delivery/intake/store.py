@@ -120,9 +120,12 @@ class KnownWrite(msgspec.Struct, frozen=True):
 
 
 async def insert_writes(
-    conn: Any, items: Sequence[PreparedWrite], setting: str
+    conn: Any, items: Sequence[PreparedWrite], setting: str, lock_seconds: float
 ) -> tuple[set[UUID], list[PulledLane]]:
-    """One statement for all: the ids of the writes that are new, and the lanes that were pulled forward."""
+    """One statement for all: the ids of the writes that are new, and the lanes that were pulled forward.
+
+    Raises asyncpg.LockNotAvailableError when another transaction holds a row of them for longer than ``lock_seconds``.
+    """
     targets = [(place, target) for place, item in enumerate(items, 1) for target in item.targets]
     subjects = [(place, *subject) for place, item in enumerate(items, 1) for subject in item.subjects]
     # What writes of one flush mostly share is sent once for all that do: each value of an array costs most of a µs.
@@ -147,6 +150,7 @@ async def insert_writes(
         [digest for _, digest, _ in subjects],
         [kind for _, _, kind in subjects],
         setting,
+        _milliseconds(lock_seconds),
     )
     fresh = {row["id"] for row in rows if row["kind"] == "write"}
     lanes = [
@@ -158,11 +162,11 @@ async def insert_writes(
 
 
 async def insert_alone(
-    conn: Any, item: PreparedWrite, setting: str, owner: str, lease_seconds: float
+    conn: Any, item: PreparedWrite, setting: str, lock_seconds: float, owner: str, lease_seconds: float
 ) -> tuple[PulledLane, Taken | None] | None:
     """One create of a caller who waits: its lane, and the lane claimed with it where that was idle. None: known.
 
-    For an item that :attr:`PreparedWrite.may_go_alone`.
+    For an item that :attr:`PreparedWrite.may_go_alone`. Raises as :func:`insert_writes`.
     """
     target, began = item.targets[0], monotonic()
     row = await conn.fetchrow(
@@ -185,6 +189,7 @@ async def insert_alone(
         [kind for _, kind in item.subjects],
         owner,
         float(lease_seconds),
+        _milliseconds(lock_seconds),
     )
     if row is None:
         return None
@@ -209,6 +214,10 @@ async def insert_alone(
     )
     lease = Lease(target.connection_id, item.tenant_id, row["fence"], row["failures"], must_recover=False)
     return lane, Taken(lease=lease, began=began, rows=[due], marked=frozenset({target.id}))
+
+
+def _milliseconds(seconds: float) -> str:
+    return str(round(1000 * seconds))
 
 
 def _head(item: PreparedWrite) -> tuple[Any, ...]:
