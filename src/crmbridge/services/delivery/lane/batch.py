@@ -69,7 +69,7 @@ class Batch(msgspec.Struct, kw_only=True, eq=False):
 
     ``is_look_up``: one target whose outcome is unknown; nothing is sent. ``marked_at``: the monotonic clock before its
     mark, ``mark_seconds`` how long that took. ``goes_first``: it has waited long enough, and goes before live writes.
-    ``has_room``: its call could take more. ``is_held``: it waited for them.
+    ``has_room``: its call could take more. ``has_waited``: it waited for them.
     """
 
     object: Object
@@ -81,7 +81,7 @@ class Batch(msgspec.Struct, kw_only=True, eq=False):
     mark_seconds: float = 0.0
     goes_first: bool = False
     has_room: bool = False
-    is_held: bool = False
+    has_waited: bool = False
 
     @property
     def is_import(self) -> bool:

@@ -184,7 +184,7 @@ class Drain:
         self._is_filling = first is not None and self._waits_for_rows(first)
         if first is None or self._is_filling:
             return None
-        if first.is_held:
+        if first.has_waited:
             self._ahead.put_back(first)
             return await self._next()
         if not self._calls.has_room(first.priority) or (first.priority and self._must_leave):
@@ -200,7 +200,7 @@ class Drain:
             return False
         if any(row.id in self._ahead.marked for row in batch.rows):
             return False
-        batch.is_held = True
+        batch.has_waited = True
         self._look_at = min(self._look_at, monotonic() + left)
         return True
 
