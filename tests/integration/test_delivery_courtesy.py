@@ -11,6 +11,7 @@ from tests.integration.delivery_fakes import build, customer, import_rows, sent,
 from crmbridge.db.pool import Database
 from crmbridge.services.delivery.courtesy import Work
 from crmbridge.services.delivery.intake import store as intake_store
+from crmbridge.services.delivery.lane import drain
 
 pytestmark = pytest.mark.postgres
 
@@ -42,8 +43,9 @@ async def test_rows_of_an_import_when_somebody_waits_then_few_share_a_commit_and
 
 
 async def test_call_of_an_import_when_its_rows_come_slowly_beside_live_writes_then_filled_first(
-    database: Database,
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(drain, "_FILL_SECONDS", 0.95)
     house = await build(database, batch=10)
     house.delivery._courtesy.note_live(house.connection.id)
     await import_rows(house, 5)
@@ -51,7 +53,7 @@ async def test_call_of_an_import_when_its_rows_come_slowly_beside_live_writes_th
     await asyncio.sleep(0.1)
     assert house.provider.sent == []
     await house.accept(customer(last_name="live"))
-    async with asyncio.timeout(0.3):
+    async with asyncio.timeout(0.7):
         await until_sent(house, 1)
     await import_rows(house, 5, first=5)
     await running
@@ -70,12 +72,13 @@ async def test_call_of_an_import_when_no_more_rows_come_then_sent_as_it_is_soon(
 
 
 async def test_call_of_an_import_when_nobody_waits_for_a_live_write_then_sent_at_once(
-    database: Database,
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(drain, "_FILL_SECONDS", 5.0)
     house = await build(database, batch=10)
     await import_rows(house, 5)
     running = asyncio.create_task(house.delivery.drain(house.connection.id))
-    async with asyncio.timeout(0.4):
+    async with asyncio.timeout(4):
         await until_sent(house, 5)
     await running
     await house.delivery.close()

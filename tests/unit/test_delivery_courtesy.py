@@ -55,30 +55,48 @@ async def test_rest_when_somebody_waits_in_another_process_then_three_times_as_l
     assert await slept(there, 0.05) >= 0.15
 
 
-async def test_rests_when_two_pieces_of_one_work_end_together_then_one_after_the_other() -> None:
+@pytest.fixture
+def asked_sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds of each sleep, none of which is slept; the clock stands."""
+    asked: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        asked.append(round(seconds, 6))
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    monkeypatch.setattr(courtesy, "monotonic", lambda: 100.0)
+    return asked
+
+
+async def test_rests_when_two_pieces_of_one_work_end_together_then_one_after_the_other(
+    asked_sleeps: list[float],
+) -> None:
     here = Courtesy(None, run)
     here.note_live(LANE)
-    began = monotonic()
-    taken = await asyncio.gather(slept(here, 0.04), slept(here, 0.04))
-    assert monotonic() - began >= 0.24 and min(taken) < 0.2
+    for _ in range(2):
+        await here.rest(Work.DELIVERY, 0.04)
+    assert asked_sleeps == [0.12, 0.24]
 
 
-async def test_rests_when_rows_are_taken_in_and_delivered_then_neither_waits_for_the_other() -> None:
+async def test_rests_when_rows_are_taken_in_and_delivered_then_neither_waits_for_the_other(
+    asked_sleeps: list[float],
+) -> None:
     here = Courtesy(None, run)
     here.note_live(LANE)
-    began = monotonic()
-    await asyncio.gather(*(here.rest(work, 0.1) for work in Work))
-    assert 0.3 <= monotonic() - began < 0.55
+    for work in Work:
+        await here.rest(work, 0.1)
+    assert asked_sleeps == [0.3, 0.3]
 
 
-async def test_rest_when_it_has_a_bound_then_no_longer_and_the_others_are_still_apart() -> None:
+async def test_rest_when_it_has_a_bound_then_no_longer_and_the_others_are_still_apart(
+    asked_sleeps: list[float],
+) -> None:
     here = Courtesy(None, run)
     here.note_live(LANE)
-    began = monotonic()
     await here.rest(Work.DELIVERY, 0.1, 0.01)
-    assert monotonic() - began < 0.25
     await here.rest(Work.DELIVERY, 0)
-    assert monotonic() - began >= 0.3
+    await here.rest(Work.DELIVERY, 100)
+    assert asked_sleeps == [0.01, 0.3, 1.0]
 
 
 async def test_word_when_many_wait_then_once_a_second() -> None:

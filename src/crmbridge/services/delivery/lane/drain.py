@@ -45,7 +45,7 @@ _LOOK_SECONDS = 0.02
 # An import gets a call so often, however many live writes come. Seconds.
 _PATIENCE = 1.0
 # While an import makes way its rows come slowly. A call that could take more waits for them until so long after the
-# last one, but for no more than this part of a turn. Seconds.
+# last one, but for no more than this part of a turn. Seconds; less than _PATIENCE, or live writes would wait with it.
 _FILL_SECONDS, _FILL_PART = 0.5, 0.25
 _ENDS = (TargetState.APPLIED.value, TargetState.DEAD_LETTER.value)
 
