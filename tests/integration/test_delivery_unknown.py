@@ -208,7 +208,7 @@ async def test_fence_when_a_late_worker_saves_then_refused_and_the_truth_is_look
 
 
 async def test_fence_when_the_lane_has_a_new_holder_then_a_late_save_is_refused_at_once(house: House) -> None:
-    house.provider.latency = 0.8
+    house.provider.latency = 0.5
     accepted = await house.accept(customer())
     running = asyncio.create_task(house.delivery.drain(house.connection.id))
     await until_called(house)

@@ -25,13 +25,14 @@ from crmbridge.services.connections.connection import Connection
 from crmbridge.services.connections.model import Intent
 from crmbridge.services.connections.service import Connections
 from crmbridge.services.delivery.counting import LaneCounts, count_lanes
-from crmbridge.services.delivery.courtesy import Courtesy, Work
+from crmbridge.services.delivery.courtesy import Courtesy
 from crmbridge.services.delivery.desk import Desk
 from crmbridge.services.delivery.elsewhere import Elsewhere
 from crmbridge.services.delivery.intake import store as intake_store
 from crmbridge.services.delivery.intake.accept import Acceptance, Origin, check_key, fresh
 from crmbridge.services.delivery.intake.flusher import Express, Flushed, Flusher
 from crmbridge.services.delivery.intake.imports import add_import
+from crmbridge.services.delivery.intake.rows import SMALL_PART, take_in
 from crmbridge.services.delivery.intake.store import PreparedTarget, PreparedWrite
 from crmbridge.services.delivery.intake.subjects import fingerprint
 from crmbridge.services.delivery.lane import store
@@ -61,11 +62,6 @@ _log = structlog.get_logger("crmbridge.delivery")
 DRAIN = "delivery.drain"
 _FIRST_LOOK_SECONDS = 0.02
 _LAST_LOOK_SECONDS = 0.25
-# Rows of many: so many are prepared at a stretch, so many are handed to the flusher at once.
-_STRETCH, _PART = 16, 100
-# So many of an import share a commit while somebody waits for a live write, whose own commit waits until all before it
-# is on disk. The rest that follows keeps one request of 200 rows from being eight commits in a row for it.
-_SMALL_PART = 25
 
 
 class Delivery(Desk):
@@ -195,52 +191,34 @@ class Delivery(Desk):
             import_id=import_id,
             request_id=request_id,
         )
-        started = worked_from = monotonic()
-        answers: list[Accepted | CrmError | None] = [None] * len(items)
-        flusher = self._import_flusher if priority > 0 else self._flusher
-        pending: list[tuple[int, PreparedWrite, asyncio.Future[Flushed]]] = []
-        ready: list[tuple[int, PreparedWrite]] = []
-        for place, new in enumerate(items):
-            if place and place % _STRETCH == 0:
-                await asyncio.sleep(0)
-            try:
-                item = await self._acceptance.prepare(
-                    tenant, new.intent, new.idempotency_key, origin, connections
-                )
-            except CrmError as error:
-                known = await self._known(tenant, new.intent, new.idempotency_key, connections)
-                answers[place] = error if known is None else await self._replayed(tenant.id, known, 0)
-                continue
-            ready.append((place, item))
-            makes_way = priority > 0 and self._courtesy.is_asked
-            if len(ready) >= (_SMALL_PART if makes_way else _PART):
-                part = [(at, one, flusher.submit(one)) for at, one in ready]
-                pending += part
-                ready.clear()
-                if makes_way:
-                    await asyncio.wait([future for _, _, future in part])
-                    await self._courtesy.rest(Work.ACCEPT, monotonic() - worked_from)
-                    worked_from = monotonic()
-        pending += [(at, one, flusher.submit(one)) for at, one in ready]
-        for place, item, future in pending:
-            try:
-                flushed = await future
-            except CrmError as error:
-                answers[place] = error
-                continue
-            self._wake(item)
-            if flushed.replayed:
-                answers[place] = await self._replayed(tenant.id, flushed.write_id, 0)
-                continue
-            metrics.note_accepted(item.object, item.operation, source, monotonic() - started)
-            answers[place] = fresh(item)
-        if priority > 0:
-            await self._courtesy.rest(Work.ACCEPT, monotonic() - worked_from)
-        return [answer for answer in answers if answer is not None]
+        started = monotonic()
+        is_import = priority > 0
+        flusher = self._import_flusher if is_import else self._flusher
+
+        async def prepare(new: NewWrite) -> PreparedWrite:
+            return await self._acceptance.prepare(
+                tenant, new.intent, new.idempotency_key, origin, connections
+            )
+
+        answers: list[Accepted | CrmError] = []
+        async for row in take_in(items, prepare, flusher, self._courtesy if is_import else None):
+            if row.item is not None and row.flushed is not None:
+                self._wake(row.item)
+                if row.flushed.replayed:
+                    answers.append(await self._replayed(tenant.id, row.flushed.write_id, 0))
+                else:
+                    metrics.note_accepted(row.item.object, row.item.operation, source, monotonic() - started)
+                    answers.append(fresh(row.item))
+            elif row.error is not None:
+                known = None
+                if row.item is None:
+                    known = await self._known(tenant, row.new.intent, row.new.idempotency_key, connections)
+                answers.append(row.error if known is None else await self._replayed(tenant.id, known, 0))
+        return answers
 
     def _import_flush_size(self) -> int:
         return (
-            min(self._limits.flush_size, _SMALL_PART) if self._courtesy.is_asked else self._limits.flush_size
+            min(self._limits.flush_size, SMALL_PART) if self._courtesy.is_asked else self._limits.flush_size
         )
 
     async def _known(
