@@ -169,6 +169,28 @@ async def test_unknown_when_repetition_is_declared_harmless_then_sent_again_afte
     assert [kind for kind, _ in house.provider.log] == ["send", "look_up", "send", "effect"]
 
 
+async def test_unknown_when_a_worker_dies_after_an_earlier_refusal_then_that_is_no_leave_to_repeat(
+    house: House,
+) -> None:
+    """What the first attempt ended with may be repeated; of the second one nobody knows."""
+    house.provider.cannot_tell = True
+    house.provider.faults += [Fault(RateLimited("slow down", retry_after_seconds=0.01)), Fault("hang")]
+    accepted = await house.accept(customer())
+    await house.drain()
+    assert await house.state(accepted) is TargetState.RETRYING
+    async with asyncio.timeout(10):
+        dying = asyncio.create_task(house.settle(20))
+        while not house.provider.effects:
+            await asyncio.sleep(0.005)
+    dying.cancel()
+    await asyncio.wait({dying})
+    assert await house.state(accepted) is TargetState.SENDING
+    await house.fetch("update lanes set leased_until = now() - interval '1 second', next_due = now()")
+    await house.settle(10)
+    assert await house.state(accepted) is TargetState.PARKED
+    assert house.provider.effects == [str(accepted.targets[0].id)]
+
+
 # -- fences ----------------------------------------------------------------------------------------------------
 
 

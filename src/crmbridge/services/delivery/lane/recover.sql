@@ -1,6 +1,7 @@
--- A worker died, or lost its lane, with these under way. Until the send limit is over it may only be slow.
+-- A worker died, or lost its lane, with these under way. Until the send limit is over it may only be slow. What an earlier
+-- attempt ended with says nothing of this one, and is no leave to repeat it.
 with lost as (
-    update write_targets set state = 'unknown', outcome = 'unknown',
+    update write_targets set state = 'unknown', outcome = 'unknown', error = null,
         due_at = greatest(clock_timestamp(), sent_at + $3 * interval '1 second') + $4 * interval '1 second'
     where connection_id = $1 and state = 'sending' and fence < $2
     returning id, tenant_id, attempt_count, fence, sent_at
