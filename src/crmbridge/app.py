@@ -36,6 +36,7 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
     """
     from crmbridge import metrics, tracing
     from crmbridge._version import __version__
+    from crmbridge.db.clock import DatabaseClock
     from crmbridge.db.jobs import PgQueuerJobs
     from crmbridge.db.pool import Database
     from crmbridge.db.roles import check_role
@@ -100,6 +101,8 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
             load_driver=load,
         )
         stack.push_async_callback(connections.close)
+        clock = DatabaseClock(db)
+        clock.on_set_back.append(jobs.mend_times)
         signals = Signals(db, scheduler_dsn, prepared_statements=settings.prepared_statements)
         delivery = Delivery(
             db=db,
@@ -109,9 +112,12 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
             incidents=incidents,
             jobs=jobs,
             signals=signals,
+            clock=clock,
         )
         signals.start()
         stack.push_async_callback(signals.close)
+        clock.start()
+        stack.push_async_callback(clock.close)
         stack.push_async_callback(delivery.close)
         connections.ahead.register(jobs)
         delivery.register(jobs, concurrency=settings.worker_concurrency)

@@ -12,12 +12,13 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from time import monotonic
 from typing import Any
+from unittest.mock import patch
 from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID
 
@@ -26,6 +27,7 @@ import msgspec
 from tests.faults.child import VARIABLE, Plan
 from tests.faults.crm import Called, Wanted
 from tests.faults.ledger import PENDING, Accepted, Holdings, Line
+from tests.faults.machine import DATABASE_CLOCK, faketime
 from tests.faults.nursery import Nursery
 from tests.faults.process import Child, free_ports
 
@@ -434,10 +436,12 @@ async def opened(
     postgres_folder: Path | None = None,
     workers: int = 1,
     apis: int = 1,
+    faketime_library: str = "",
     **more: Any,
 ) -> AsyncIterator[FaultHouse]:
     """A running house over a durable PostgreSQL that is started again when it ends; gone afterwards.
 
+    With ``faketime_library`` PostgreSQL reads its time through the file ``clocks.DATABASE_CLOCK``.
     ``more``: how the emulators differ, see :class:`crm.Wanted`."""
     folder = Path(tempfile.mkdtemp(prefix="crmb-faults-"))
     folder.chmod(0o755)
@@ -454,7 +458,10 @@ async def opened(
         "CRMBRIDGE_SCHEDULER_POOL_SIZE": "4",
     }
     try:
-        async with EmbeddedPostgres(postgres_folder or folder / "pg") as postgres:
+        async with AsyncExitStack() as stack:
+            faked = faketime(faketime_library, folder / DATABASE_CLOCK) if faketime_library else {}
+            with patch.dict(os.environ, faked):
+                postgres = await stack.enter_async_context(EmbeddedPostgres(postgres_folder or folder / "pg"))
             await migrate(postgres.owner_dsn)
             environment["CRMBRIDGE_DATABASE_URL"] = postgres.app_dsn
             environment["CRMBRIDGE_DATABASE_SCHEDULER_URL"] = postgres.scheduler_dsn

@@ -10,15 +10,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["find_faketime", "small_disk"]
+__all__ = ["DATABASE_CLOCK", "faketime", "find_faketime", "small_disk"]
 
 _FAKETIME = "libfaketimeMT.so.1"
+# The file, in a house's folder, that moves its PostgreSQL's clock: "+3h", say.
+DATABASE_CLOCK = "postgres.clock"
 
 
 def find_faketime() -> str | None:
     """The library that moves a process's clock, as Debian's package ``faketime`` installs it."""
     found = sorted(Path("/usr/lib").glob(f"*/faketime/{_FAKETIME}"))
     return str(found[0]) if found else None
+
+
+def faketime(library: str, clock: Path) -> dict[str, str]:
+    """The environment of a process that reads its time through this file, each time anew."""
+    clock.write_text("+0")
+    clock.chmod(0o644)
+    return {
+        "LD_PRELOAD": library,
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
 
 
 @contextmanager

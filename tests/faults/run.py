@@ -1,6 +1,6 @@
 """All scenarios, large, as a table: ``python -m tests.faults.run [--json] [--small] [--product] [--seed N] [WHAT...]``.
 
-WHAT: cut, points, random, takeover, database, down, import, quotas, poison, clock, disk, upgrade, failover,
+WHAT: cut, points, random, takeover, database, down, import, quotas, poison, clock, leaps, disk, upgrade, failover,
 lossy, hosts; all when none is named.
 ``--product`` leaves delivery's own times as they are (leases of 15 s, send limit of 60 s and more), and takes
 accordingly longer; that is the run which tells how soon another worker takes over in the field. Sizes can be given one
@@ -282,8 +282,25 @@ async def _hosts(run: Run) -> None:
     run.report.add(line)
 
 
+async def _leaps(run: Run) -> None:
+    library = find_faketime()
+    if library is None:
+        print("leaps: skipped, libfaketime is not there (Debian: apt-get install faketime)", file=sys.stderr)
+        return
+    async with opened(
+        ["rest_api", "tekmetric"],
+        plan=scenarios.LEAPS_PLAN,
+        seed=run.seed,
+        workers=2,
+        faketime_library=library,
+    ) as house:
+        these = await scenarios.trades(house, "leaps", 2, ("rest_api", "tekmetric"))
+        run.report.add(await scenarios.database_clock(house, these, seconds=run.size.clock_seconds / 3))
+
+
 _SHARED = ("points", "random", "takeover", "database", "poison", "clock")
 _OWN: dict[str, Callable[[Run], Awaitable[None]]] = {
+    "leaps": _leaps,
     "down": _down,
     "import": _import,
     "quotas": _quotas,

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from time import monotonic
 
+from tests.faults.clocks import LEAPS_PLAN, clock_jump, database_clock
 from tests.faults.connecting import Trade
 from tests.faults.house import FaultHouse
 from tests.faults.kills import API_POINTS, WORKER_POINTS, named_points, random_kills, takeover
@@ -20,12 +21,14 @@ from tests.faults.replies import consents, cut_many, cut_replies, name_of_many
 
 __all__ = [
     "API_POINTS",
+    "LEAPS_PLAN",
     "WORKER_POINTS",
     "clock_jump",
     "consents",
     "crm_down",
     "cut_many",
     "cut_replies",
+    "database_clock",
     "database_killed",
     "disk_full",
     "import_beside_live",
@@ -90,39 +93,5 @@ async def disk_full(house: FaultHouse, these: Sequence[Trade], *, seconds: float
     if "No space left on device" not in log:
         line.wrong.append("PostgreSQL never met a full disk")
     await house.settle(90)
-    line.seconds = monotonic() - began
-    return await house.judge(line, tokens)
-
-
-async def clock_jump(
-    house: FaultHouse, these: Sequence[Trade], *, library: str, seconds: float, callers: int = 3
-) -> Line:
-    """The clocks of an API and a worker jump by hours, forward and back, while another pair keeps the time."""
-    line = Line("clocks that jump")
-    began = monotonic()
-    clock = house.folder / "clock"
-    clock.write_text("+0")
-    more = {
-        "LD_PRELOAD": library,
-        "FAKETIME_TIMESTAMP_FILE": str(clock),
-        "FAKETIME_CACHE_DURATION": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    }
-    pair = house.start_api(more=more), house.start_worker(more=more)
-    await house.ready(pair[0])
-    await house.working(pair[1])
-    async with load(these, callers, pause=0.01, waited=0.3) as tokens:
-        for jump in ("+0", "+3h", "-5h", "+40d"):
-            clock.write_text(jump)
-            await asyncio.sleep(seconds / 4)
-    line.notes["jumps"] = 3
-    await house.settle(60)
-    for child in pair:
-        if not child.is_alive:
-            line.wrong.append(f"{child.name} ended")
-        else:
-            child.process.terminate()
-            await asyncio.to_thread(child.process.wait)
-    house.clear_dead()
     line.seconds = monotonic() - began
     return await house.judge(line, tokens)

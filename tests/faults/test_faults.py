@@ -153,6 +153,21 @@ async def test_clock_when_it_jumps_in_some_processes_then_nothing_lost_or_double
     held(await scenarios.clock_jump(house, these, library=library, seconds=60 if IS_LARGE else 5))
 
 
+async def test_clock_when_postgres_own_leaps_with_calls_under_way_then_nothing_lost_or_doubled(
+    has_postgres: None,
+) -> None:
+    library = find_faketime()
+    if library is None:
+        missing("libfaketime is not on this machine (Debian: apt-get install faketime)")
+    async with opened(
+        ["rest_api", "tekmetric"], plan=scenarios.LEAPS_PLAN, workers=2, faketime_library=library
+    ) as own:
+        these = await scenarios.trades(own, "leaps", 2, ("rest_api", "tekmetric"))
+        line = await scenarios.database_clock(own, these, seconds=20 if IS_LARGE else 2)
+        held(line)
+        assert line.notes["leaps"] == 5
+
+
 async def test_disk_when_full_then_refused_and_nothing_accepted_is_lost(has_postgres: None) -> None:
     with small_disk(320) as folder:
         if folder is None:

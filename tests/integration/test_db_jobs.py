@@ -309,3 +309,43 @@ async def test_handle_when_kind_is_taken_or_concurrency_is_zero_then_refused(job
         jobs.handle("none", work, concurrency=0)
     with pytest.raises(ValueError, match="positive"):
         jobs.every(0, "never", tick)
+
+
+async def test_jobs_when_the_clock_was_set_back_then_those_that_waited_and_those_of_the_dead_go_on(
+    jobs: PgQueuerJobs, database_dsns: RoleDsns
+) -> None:
+    """Five hours back: what is in the engine's tables is five hours younger than it was."""
+    done: list[str] = []
+
+    async def work(payload: dict[str, Any]) -> None:
+        done.append(payload["name"])
+
+    async def tick() -> None:
+        done.append("tick")
+
+    await jobs.enqueue_many("work", [NewJob({"name": "waiting"}), NewJob({"name": "of the dead"}, "1")])
+    owner = await connect(database_dsns.owner)
+    try:
+        await owner.execute(
+            "update crmbridge_jobs.pgqueuer set execute_after = execute_after + interval '5 hours', "
+            "heartbeat = heartbeat + interval '5 hours'"
+        )
+        await owner.execute(
+            "update crmbridge_jobs.pgqueuer set status = 'picked', queue_manager_id = gen_random_uuid(), "
+            "execute_after = now() - interval '1 minute' where dedupe_key is not null"
+        )
+        await owner.execute(
+            "insert into crmbridge_jobs.ticks (name, next_at) values ('test.tick', now() + interval '5 hours')"
+        )
+    finally:
+        await owner.close()
+    jobs.handle("work", work, concurrency=2)
+    jobs.every(0.5, "test.tick", tick)
+    stop = asyncio.Event()
+    running = asyncio.create_task(jobs.run(stop))
+    await asyncio.sleep(1.2)
+    assert done == []
+    await jobs.mend_times()
+    await until(lambda: set(done) == {"waiting", "of the dead", "tick"}, 20)
+    stop.set()
+    await running

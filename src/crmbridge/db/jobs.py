@@ -254,6 +254,19 @@ class PgQueuerJobs:
         )
         return {row["kind"]: Backlog(row["queued"], row["running"], float(row["oldest"])) for row in rows}
 
+    async def mend_times(self) -> None:
+        """After the database's clock was set back: what waits for a moment to come is due now.
+
+        A job that begins early does no harm; one whose worker died is given to another after the usual silence.
+        """
+        for statement in (
+            "pgqueuer set execute_after = least(execute_after, now()), heartbeat = least(heartbeat, now()) "
+            "where execute_after > now() or heartbeat > now()",
+            "pgqueuer_schedules set next_run = least(next_run, now()), heartbeat = least(heartbeat, now())",
+            "ticks set next_at = least(next_at, clock_timestamp())",
+        ):
+            await self._pool.execute(f"update {JOBS}.{statement}")
+
     async def missing_tables(self) -> list[str]:
         rows = await self._pool.fetch(
             """

@@ -17,6 +17,7 @@ import structlog
 from crmbridge import metrics
 from crmbridge.core.errors import CrmError, NotFound
 from crmbridge.core.records import Object
+from crmbridge.db.clock import DatabaseClock
 from crmbridge.db.jobs import Jobs, NewJob
 from crmbridge.db.pool import Database
 from crmbridge.db.signals import Signals
@@ -49,6 +50,7 @@ from crmbridge.services.delivery.model import (
 )
 from crmbridge.services.delivery.overdue import note_overdue
 from crmbridge.services.delivery.reading import Reading
+from crmbridge.services.delivery.set_back import mend_times
 from crmbridge.services.delivery.waiting import Ear, Waiters
 from crmbridge.services.incidents.service import Incidents
 from crmbridge.services.tenants.model import Tenant
@@ -78,6 +80,7 @@ class Delivery(Desk):
         jobs: Jobs,
         limits: Limits | None = None,
         signals: Signals | None = None,
+        clock: DatabaseClock | None = None,
     ) -> None:
         self._drains: dict[UUID, Drain] = {}
         self._courtesy = Courtesy(signals, self._start)
@@ -93,7 +96,9 @@ class Delivery(Desk):
         self._flusher = Flusher(db, self._enqueue, size=lambda: self._limits.flush_size)
         self._import_flusher = Flusher(db, self._enqueue, size=self._import_flush_size)
         self.reading = Reading(db, vault, connections, audit)
-        self._tools = Tools(db, audit, incidents, self._waiters, self._limits, self._courtesy)
+        self.clock = clock or DatabaseClock(db)
+        self.clock.on_set_back.append(self.mend_times)
+        self._tools = Tools(db, audit, incidents, self._waiters, self._limits, self._courtesy, self.clock)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
 
@@ -426,6 +431,10 @@ class Delivery(Desk):
     async def note_overdue(self) -> int:
         """Incidents of lanes that are a day behind; answers how many lanes are."""
         return await note_overdue(self._db, self._incidents, self._connections, self._limits.overdue_seconds)
+
+    async def mend_times(self) -> None:
+        """After the database's clock was set back: what was to come soon comes soon."""
+        await mend_times(self._db, self._limits, self._connections.budgets.mend_times)
 
     # -- on the side -------------------------------------------------------------------------------------------
 

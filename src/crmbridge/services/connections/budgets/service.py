@@ -28,6 +28,8 @@ _MOST_PURSES = 20_000
 # Each visit to the table holds a database connection for about a millisecond.
 _MOST_AT_ONCE = 4
 _SWEEP_SECONDS = 1.0
+# After the database's clock was set back no pause that a provider asked for is believed for longer.
+_LONGEST_SECONDS = 900.0
 # Purses looked at before others come to their turn; half a millisecond or so.
 _AT_A_STRETCH = 100
 
@@ -60,6 +62,11 @@ class Budgets:
         """What is left of each declared budget, over all processes. Nothing is taken."""
         async with self._db.tenant(tenant_id) as conn:
             return (await self.remaining_of(conn, {connection_id: manifest}))[connection_id]
+
+    async def mend_times(self, tenant_id: UUID) -> None:
+        """After the database's clock was set back: bring what is charged or held for a later moment near again."""
+        async with self._db.tenant(tenant_id) as conn:
+            await store.mend_times(conn, _LONGEST_SECONDS)
 
     async def remaining_of(self, conn: Any, manifests: dict[UUID, Manifest]) -> dict[UUID, list[Remaining]]:
         """The same for several connections of the tenant whose transaction this is."""

@@ -36,6 +36,25 @@ select b.connection_id, b.kind, b.told_limit, b.per_seconds, b.grains, b.spent, 
 from (select 1) as one left join rate_budgets b on b.connection_id = any($1)
 """
 
+# After the database's clock was set back. What was charged to moments that are yet to come is charged to now, which
+# gives it free no earlier than the provider does; nothing else is believed for longer than it may be at most.
+_MEND = """
+update rate_budgets b set
+    (grains, spent) = (
+        select coalesce(array_agg(m.grain), '{}'), coalesce(array_agg(m.spent), '{}')
+        from (
+            select least(g.grain, ceil(t.moment * 100 / b.per_seconds)::bigint) as grain, sum(g.spent)::integer as spent
+            from unnest(b.grains, b.spent) as g (grain, spent) group by 1) m),
+    paced_until = least(b.paced_until, t.moment),
+    foreign_until = least(b.foreign_until, t.moment + b.per_seconds, t.moment + $1),
+    held_until = case when b.held_until > to_timestamp(t.moment + $1) then to_timestamp(t.moment + $1)
+                      else b.held_until end,
+    holders_until = (select coalesce(array_agg(least(h.until, t.moment + $1) order by h.place), '{}')
+                     from unnest(b.holders_until) with ordinality as h (until, place))
+from (select extract(epoch from clock_timestamp())::float8 as moment) t
+where b.connection_id in (select connection_id from rate_budgets order by connection_id, kind for update)
+"""
+
 
 def _window(row: Any) -> Window | None:
     if not row["per_seconds"]:
@@ -91,6 +110,11 @@ async def save_budgets(
         await conn.executemany(_SAVE_BUDGET, values)
     if holders is not None:
         await conn.execute(_SAVE_HOLDERS, connection_id, list(holders), list(holders.values()))
+
+
+async def mend_times(conn: Any, most_seconds: float) -> None:
+    """After the database's clock was set back: no pause and no call in flight is believed for longer than this."""
+    await conn.execute(_MEND, float(most_seconds))
 
 
 async def read_budgets(

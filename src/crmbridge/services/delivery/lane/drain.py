@@ -17,6 +17,7 @@ from crmbridge.core.ids import new_id
 from crmbridge.core.manifest import IdempotencyKind
 from crmbridge.core.operations import Operation, Outcome
 from crmbridge.core.records import WriteResult
+from crmbridge.db.clock import DatabaseClock
 from crmbridge.db.errors import DatabaseUnavailable
 from crmbridge.db.pool import Database
 from crmbridge.services.audit.model import AuditEntry
@@ -59,6 +60,7 @@ class Tools(msgspec.Struct, frozen=True):
     waiters: Waiters
     limits: Limits
     courtesy: Courtesy
+    clock: DatabaseClock
 
 
 class Drain:
@@ -140,8 +142,10 @@ class Drain:
             self._tools.courtesy.note_calls(self._lease.connection_id, self._calls.live_peak)
 
     async def _recover(self) -> None:
+        # Asked after the lane was taken: a clock that leapt may be why it could be.
+        steady = await self._tools.clock.steady_seconds()
         await self._tenure.recover(
-            self._connection.manifest, self._send_seconds + self._idle_seconds, self._tools.waiters
+            self._connection.manifest, self._send_seconds + self._idle_seconds, steady, self._tools.waiters
         )
 
     # -- the loop ----------------------------------------------------------------------------------------------
@@ -271,6 +275,8 @@ class Drain:
     async def _deliver(self, batch: Batch) -> None:
         try:
             began = monotonic()
+            if batch.is_look_up and await self._postponed(batch):
+                return
             prepared = await prepare(
                 batch,
                 self._connection,
@@ -308,6 +314,24 @@ class Drain:
                 self._import_seconds = worked + batch.mark_seconds + monotonic() - answered
         finally:
             self._ahead.busy.difference_update(row.id for row in batch.rows)
+
+    async def _postponed(self, batch: Batch) -> bool:
+        """Whether it is too early for this look-up: what was sent may still be on its way, or not to be found yet.
+
+        When it is due is told by the database's clock, which may have leapt: that time must have been seen to pass.
+        """
+        row, spec = batch.rows[0], self._connection.manifest.objects.get(batch.object)
+        least = max(spec.idempotency.search_lag_seconds if spec else 0.0, self._limits.settle_seconds)
+        if row.error is None:  # nobody saw its call end
+            least += self._send_seconds + self._idle_seconds
+        left = least - await self._tools.clock.steady_seconds()
+        if left > 0:
+            await self._tools.db.alone(
+                self._lease.tenant_id,
+                lambda conn, setting: store.postpone(conn, self._lease, [row.id], left, setting),
+            )
+            self._ahead.want_all()
+        return left > 0
 
     async def _marked(self, batch: Batch, prepared: list[Prepared]) -> list[Prepared]:
         ids = {item.row.id for item in prepared}

@@ -34,6 +34,7 @@ _RECOVER = _sql("recover.sql")
 _TAKE = _sql("take.sql").replace("{rows}", _ROWS).replace("{due}", _DUE)
 _MARK = _sql("mark.sql")
 _UNMARK = _sql("unmark.sql")
+_POSTPONE = _sql("postpone.sql")
 _SAVE = _sql("save.sql").replace("{audit}", in_statement(21))
 _RELEASE = _sql("release.sql").replace("{due}", _DUE)
 _STANDING = _sql("standing.sql")
@@ -174,11 +175,27 @@ async def renew(conn: Any, lease: Lease, lease_seconds: float) -> bool:
 
 
 async def recover(
-    conn: Any, lease: Lease, *, send_seconds: float, lag_seconds: float, batch_id: UUID
+    conn: Any,
+    lease: Lease,
+    *,
+    send_seconds: float,
+    lag_seconds: float,
+    steady_seconds: float,
+    batch_id: UUID,
 ) -> list[UUID]:
-    """What an earlier holder left ``sending`` becomes ``unknown``, to be looked up. Answers the target ids."""
+    """What an earlier holder left ``sending`` becomes ``unknown``, to be looked up. Answers the target ids.
+
+    The marks are ``send_seconds`` old by then for certain: the database's clock, which dated them, is known to run
+    evenly for ``steady_seconds`` only.
+    """
     rows = await conn.fetch(
-        _RECOVER, lease.connection_id, lease.fence, float(send_seconds), float(lag_seconds), batch_id
+        _RECOVER,
+        lease.connection_id,
+        lease.fence,
+        float(send_seconds),
+        float(lag_seconds),
+        batch_id,
+        float(steady_seconds),
     )
     return [row["target_id"] for row in rows]
 
@@ -212,6 +229,11 @@ async def mark(conn: Any, lease: Lease, ids: Sequence[UUID], setting: str) -> tu
 async def unmark(conn: Any, lease: Lease, ids: Sequence[UUID], setting: str) -> None:
     """Marked and not sent after all: due as before, and it was no attempt."""
     await conn.execute(_UNMARK, lease.connection_id, lease.fence, ids, setting)
+
+
+async def postpone(conn: Any, lease: Lease, ids: Sequence[UUID], seconds: float, setting: str) -> None:
+    """Unknown ones that are due are looked up so much later."""
+    await conn.execute(_POSTPONE, lease.connection_id, lease.fence, ids, float(seconds), setting)
 
 
 async def save(

@@ -115,8 +115,13 @@ class Tenure:
         with suppress(Exception):
             await self.release(always=True)
 
-    async def recover(self, manifest: Manifest, send_seconds: float, waiters: Waiters) -> None:
-        """What an earlier holder left ``sending`` is to be looked up."""
+    async def recover(
+        self, manifest: Manifest, send_seconds: float, steady_seconds: float, waiters: Waiters
+    ) -> None:
+        """What an earlier holder left ``sending`` is to be looked up, ``send_seconds`` after it was marked.
+
+        For ``steady_seconds`` the database's clock is known to run evenly.
+        """
         lag = max((spec.idempotency.search_lag_seconds for spec in manifest.objects.values()), default=0.0)
         async with self._db.tenant(self.lease.tenant_id) as conn:
             lost = await store.recover(
@@ -124,6 +129,7 @@ class Tenure:
                 self.lease,
                 send_seconds=send_seconds,
                 lag_seconds=max(lag, self._limits.settle_seconds),
+                steady_seconds=steady_seconds,
                 batch_id=new_id(),
             )
         if lost:
