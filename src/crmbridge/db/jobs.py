@@ -28,7 +28,15 @@ from pgqueuer.domain.types import JobId, QueueEntrypoint, QueueExecutionMode
 from pgqueuer.ports.repository import EntrypointExecutionParameter
 
 from crmbridge.db.hosts import CONNECT_SECONDS, Hosts
-from crmbridge.db.job_tables import CHANNEL, JOBS, install_job_tables, queries_on
+from crmbridge.db.job_tables import (
+    CHANNEL,
+    JOBS,
+    bring_near,
+    install_job_tables,
+    missing_tables,
+    prune,
+    queries_on,
+)
 from crmbridge.db.pool import PooledConnection, clear_errors, patient
 
 __all__ = ["Backlog", "JobFunction", "Jobs", "NewJob", "PgQueuerJobs", "RetryLater", "install_job_tables"]
@@ -259,23 +267,10 @@ class PgQueuerJobs:
 
         A job that begins early does no harm; one whose worker died is given to another after the usual silence.
         """
-        for statement in (
-            "pgqueuer set execute_after = least(execute_after, now()), heartbeat = least(heartbeat, now()) "
-            "where execute_after > now() or heartbeat > now()",
-            "pgqueuer_schedules set next_run = least(next_run, now()), heartbeat = least(heartbeat, now())",
-            "ticks set next_at = least(next_at, clock_timestamp())",
-        ):
-            await self._pool.execute(f"update {JOBS}.{statement}")
+        await bring_near(self._pool)
 
     async def missing_tables(self) -> list[str]:
-        rows = await self._pool.fetch(
-            """
-            select name from unnest($1::text[]) as name
-            where to_regclass(name) is null or not has_table_privilege(to_regclass(name), 'select, insert')
-            """,
-            [f"{JOBS}.{name}" for name in ("pgqueuer", "pgqueuer_log", "pgqueuer_schedules", "ticks")],
-        )
-        return [row["name"] for row in rows]
+        return await missing_tables(self._pool)
 
     def late_seconds(self) -> float | None:
         if not self._due:
@@ -430,11 +425,7 @@ class PgQueuerJobs:
 
     async def _prune(self) -> None:
         """Forget the engine's own log: telemetry without content (retention class b)."""
-        for table in ("pgqueuer_log", "pgqueuer_statistics"):
-            await self._pool.execute(
-                f"delete from {JOBS}.{table} where created < now() - make_interval(days => $1)",  # noqa: S608
-                LOG_DAYS,
-            )
+        await prune(self._pool, LOG_DAYS)
 
 
 class _LocalCapacity(QueueManager):
