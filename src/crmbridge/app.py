@@ -101,7 +101,7 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
             load_driver=load,
         )
         stack.push_async_callback(connections.close)
-        clock = DatabaseClock(db)
+        clock = DatabaseClock(db, on_leap=metrics.note_clock_leap)
         clock.on_set_back.append(jobs.mend_times)
         signals = Signals(db, scheduler_dsn, prepared_statements=settings.prepared_statements)
         delivery = Delivery(

@@ -34,6 +34,7 @@ __all__ = [
     "describe_metrics",
     "note_accepted",
     "note_attempt",
+    "note_clock_leap",
     "note_egress_refusal",
     "note_flush",
     "note_provider_call",
@@ -167,6 +168,11 @@ _EGRESS_REFUSALS = Counter(
     "Outbound requests refused by our own policy: an inside address, a header that could re-frame a request.",
     registry=REGISTRY,
 )
+_CLOCK_LEAPS = Counter(
+    "crmbridge_database_clock_leaps",
+    "How often the database's clock leapt against this process's own, by more than a second.",
+    registry=REGISTRY,
+)
 
 # name: (help, labels). Read when somebody asks, from content-free tables and from this process.
 GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -294,6 +300,11 @@ def note_refusal(code: str, status: int) -> None:
     _REFUSALS.labels(code, str(status)).inc()
 
 
+def note_clock_leap() -> None:
+    """The database's clock was set, or this process stood still."""
+    _CLOCK_LEAPS.inc()
+
+
 def note_egress_refusal() -> None:
     """A request did not leave."""
     _EGRESS_REFUSALS.inc()
@@ -327,7 +338,7 @@ def describe_metrics() -> list[MetricFact]:
     for metric in (
         *(_ACCEPTED, _REPLAYED, _ACCEPT_SECONDS, _FLUSH_WRITES, _FLUSH_SECONDS, _PROVIDER_CALLS),
         *(_PROVIDER_REQUESTS, _PROVIDER_SECONDS, _ATTEMPTS, _SETTLED, _STEPS, _RENEWALS, _REFUSALS),
-        _EGRESS_REFUSALS,
+        *(_EGRESS_REFUSALS, _CLOCK_LEAPS),
     ):
         family = next(iter(metric.describe()))
         suffix = "_total" if family.type == "counter" else ""

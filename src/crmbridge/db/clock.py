@@ -28,11 +28,13 @@ _SLACK, _DRIFT = 1.0, 0.002
 class DatabaseClock:
     """Looks at the database's clock each five seconds, and whenever it is asked.
 
-    ``on_set_back`` is called, in the background, when it was set back: moments that were near are far then.
+    ``on_leap`` is called when it leapt; each of ``on_set_back``, in the background and again until it succeeds, when it
+    was set back: moments that were near are far then.
     """
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, *, on_leap: Callable[[], None] | None = None) -> None:
         self._db = db
+        self._on_leap = on_leap
         self.on_set_back: list[Callable[[], Awaitable[None]]] = []
         # The least and the most that the database's clock was ahead of ours, and when that was.
         self._ahead: tuple[float, float] | None = None
@@ -77,6 +79,8 @@ class DatabaseClock:
 
     def _note(self, seconds: float) -> None:
         _log.warning("database.clock_leapt", seconds=round(seconds, 1))
+        if self._on_leap is not None:
+            self._on_leap()
         if seconds < 0:
             for mend in self.on_set_back:
                 task = asyncio.create_task(self._mend(mend))
