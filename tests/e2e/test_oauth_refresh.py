@@ -129,6 +129,22 @@ async def test_refresh_when_it_fails_for_another_reason_then_the_tenant_stays_co
         assert (await acme.recent()).status_code == 200
 
 
+async def test_refresh_when_told_to_wait_and_the_clock_is_set_back_then_no_longer_than_a_quarter_of_an_hour(
+    acme: AcmeHouse,
+) -> None:
+    await acme.connected()
+    acme.acme.expire_access()
+    acme.acme.token_error = (429, {})
+    assert (await acme.recent()).json()["code"] == "rate_limited"
+    tenant_id = acme.tenant.id
+    async with acme.services.db.tenant(tenant_id) as conn:
+        await conn.execute(
+            "update tenant_credentials set token_not_before = token_not_before + interval '5 hours'"
+        )
+    await acme.services.connections.mend_times(tenant_id)
+    assert 800 < (await acme.recent()).json()["retry_after_seconds"] <= 900
+
+
 async def test_waiting_writes_when_the_app_is_refused_then_they_go_on_once_it_is_corrected(
     acme: AcmeHouse,
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -112,7 +111,7 @@ async def test_clock_when_set_back_then_what_was_to_come_soon_comes_soon(house: 
     async def note(tenant_id: object) -> None:
         mended.append(tenant_id)
 
-    house.connections.budgets = SimpleNamespace(mend_times=note)  # type: ignore[attr-defined]
+    house.connections.mend_times = note  # type: ignore[attr-defined]
     await seen_for_long(house.delivery.clock)
     house.provider.faults.append(Fault(Unavailable("down", outcome=Outcome.NOT_APPLIED)))
     first = await house.accept(customer())
@@ -142,7 +141,7 @@ async def test_mending_when_nothing_was_set_back_then_nothing_is_brought_forward
     async def note(_: object) -> None:
         """No budgets here."""
 
-    house.connections.budgets = SimpleNamespace(mend_times=note)  # type: ignore[attr-defined]
+    house.connections.mend_times = note  # type: ignore[attr-defined]
     await house.accept(customer())
     columns = "leased_until, not_before, owner, failures, is_paused"
     before = (

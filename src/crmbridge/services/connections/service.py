@@ -26,7 +26,7 @@ from crmbridge.services.audit.service import AuditLog
 from crmbridge.services.connections import store
 from crmbridge.services.connections.access import access_for, missing_rights, require_gate
 from crmbridge.services.connections.ahead import Ahead
-from crmbridge.services.connections.budgets import Budgets
+from crmbridge.services.connections.budgets import LONGEST_SECONDS, Budgets
 from crmbridge.services.connections.connection import Connection
 from crmbridge.services.connections.consent import Consent
 from crmbridge.services.connections.forms import read_form
@@ -102,6 +102,12 @@ class Connections:
         await self._openings.close()
         await self.lending.close()
         await self.budgets.close()
+
+    async def mend_times(self, tenant_id: UUID) -> None:
+        """After the database's clock was set back: bring near again what a tenant's budgets and tokens wait for."""
+        async with self._db.tenant(tenant_id) as conn:
+            await self.budgets.mend_times(conn)
+            await store.mend_pauses(conn, LONGEST_SECONDS)
 
     # -- connecting --------------------------------------------------------------------------------------------
 

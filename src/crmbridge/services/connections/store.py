@@ -85,6 +85,11 @@ _PAUSE = """
 update tenant_credentials set token_not_before = clock_timestamp() + make_interval(secs => $2) where id = $1
 """
 
+_MEND_PAUSES = """
+update tenant_credentials set token_not_before = clock_timestamp() + make_interval(secs => $1)
+where token_not_before > clock_timestamp() + make_interval(secs => $1)
+"""
+
 # What an authorization-code grant brought, on the row just inserted.
 _GRANTED = """
 update tenant_credentials set facts = $2, scopes = $3, missing_rights = $4,
@@ -318,6 +323,11 @@ async def add_facts(conn: Any, credential_id: UUID, facts: dict[str, str]) -> No
 async def reseal(conn: Any, credential_id: UUID, row_version: int, sealed: bytes) -> bool:
     """Other secrets in place of those of ``row_version``; False when another version stands there."""
     return await conn.fetchval(_RESEAL, credential_id, row_version, sealed) is not None
+
+
+async def mend_pauses(conn: Any, most_seconds: float) -> None:
+    """After the database's clock was set back: no token call waits for longer than this."""
+    await conn.execute(_MEND_PAUSES, most_seconds)
 
 
 async def pause_tokens(conn: Any, credential_id: UUID, seconds: float) -> None:

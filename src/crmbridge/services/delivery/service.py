@@ -434,7 +434,7 @@ class Delivery(Desk):
 
     async def mend_times(self) -> None:
         """After the database's clock was set back: what was to come soon comes soon."""
-        await mend_times(self._db, self._limits, self._connections.budgets.mend_times)
+        await mend_times(self._db, self._limits, self._connections.mend_times)
 
     # -- on the side -------------------------------------------------------------------------------------------
 

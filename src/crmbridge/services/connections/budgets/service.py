@@ -21,7 +21,7 @@ from crmbridge.services.connections.budgets.line import Errand
 from crmbridge.services.connections.budgets.purse import Purse
 from crmbridge.services.connections.budgets.window import Remaining, Window
 
-__all__ = ["Budgets"]
+__all__ = ["LONGEST_SECONDS", "Budgets"]
 
 _log = structlog.get_logger("crmbridge.budgets")
 _MOST_PURSES = 20_000
@@ -29,7 +29,7 @@ _MOST_PURSES = 20_000
 _MOST_AT_ONCE = 4
 _SWEEP_SECONDS = 1.0
 # After the database's clock was set back no pause that a provider asked for is believed for longer.
-_LONGEST_SECONDS = 900.0
+LONGEST_SECONDS = 900.0
 # Purses looked at before others come to their turn; half a millisecond or so.
 _AT_A_STRETCH = 100
 
@@ -63,10 +63,11 @@ class Budgets:
         async with self._db.tenant(tenant_id) as conn:
             return (await self.remaining_of(conn, {connection_id: manifest}))[connection_id]
 
-    async def mend_times(self, tenant_id: UUID) -> None:
-        """After the database's clock was set back: bring what is charged or held for a later moment near again."""
-        async with self._db.tenant(tenant_id) as conn:
-            await store.mend_times(conn, _LONGEST_SECONDS)
+    async def mend_times(self, conn: Any) -> None:
+        """After the database's clock was set back: bring near again what is charged or held for a later moment, of the
+        tenant whose transaction this is.
+        """
+        await store.mend_times(conn, LONGEST_SECONDS)
 
     async def remaining_of(self, conn: Any, manifests: dict[UUID, Manifest]) -> dict[UUID, list[Remaining]]:
         """The same for several connections of the tenant whose transaction this is."""
