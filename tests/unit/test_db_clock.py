@@ -69,8 +69,8 @@ async def test_clock_when_it_leaps_then_nothing_seen_before_counts(clocks: Clock
     database: Any = clocks
     clock = DatabaseClock(database, on_leap=lambda: leaps.append(True))
 
-    async def mend() -> None:
-        told.append("mend")
+    async def mend(seconds: float) -> None:
+        told.append(f"mend {seconds:.0f}")
 
     clock.on_set_back.append(mend)
     await clock.steady_seconds()
@@ -80,7 +80,7 @@ async def test_clock_when_it_leaps_then_nothing_seen_before_counts(clocks: Clock
     assert await clock.steady_seconds() == 0.0
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    assert told == (["mend"] if leap < 0 else [])
+    assert told == ([f"mend {-leap:.0f}"] if leap < 0 else [])
     clocks.passes(30.0)
     assert await clock.steady_seconds() == pytest.approx(30, abs=0.1)
     assert len(told) <= 1 and len(leaps) == 1
@@ -106,12 +106,12 @@ async def test_clock_when_mending_fails_then_the_others_mend_and_it_is_tried_aga
     clock = clock_of(clocks)
     told: list[str] = []
 
-    async def fails() -> None:
+    async def fails(seconds: float) -> None:
         told.append("tried")
         if told.count("tried") < 3:
             raise RuntimeError("the database went away")
 
-    async def mends() -> None:
+    async def mends(seconds: float) -> None:
         told.append("mended")
 
     clock.on_set_back += [fails, mends]

@@ -28,14 +28,14 @@ _SLACK, _DRIFT = 1.0, 0.002
 class DatabaseClock:
     """Looks at the database's clock each five seconds, and whenever it is asked.
 
-    ``on_leap`` is called when it leapt; each of ``on_set_back``, in the background and again until it succeeds, when it
-    was set back: moments that were near are far then.
+    ``on_leap`` is called when it leapt; each of ``on_set_back``, with the seconds, in the background and again until it
+    succeeds, when it was set back: moments that were near are far then.
     """
 
     def __init__(self, db: Database, *, on_leap: Callable[[], None] | None = None) -> None:
         self._db = db
         self._on_leap = on_leap
-        self.on_set_back: list[Callable[[], Awaitable[None]]] = []
+        self.on_set_back: list[Callable[[float], Awaitable[None]]] = []
         # The least and the most that the database's clock was ahead of ours, and when that was.
         self._ahead: tuple[float, float] | None = None
         self._looked_at = self._since = 0.0
@@ -83,14 +83,14 @@ class DatabaseClock:
             self._on_leap()
         if seconds < 0:
             for mend in self.on_set_back:
-                task = asyncio.create_task(self._mend(mend))
+                task = asyncio.create_task(self._mend(mend, -seconds))
                 self._mending.add(task)
                 task.add_done_callback(self._mending.discard)
 
-    async def _mend(self, mend: Callable[[], Awaitable[None]]) -> None:
+    async def _mend(self, mend: Callable[[float], Awaitable[None]], seconds: float) -> None:
         while True:
             try:
-                return await mend()
+                return await mend(seconds)
             except Exception as error:  # the server may just be failing over
                 _log.warning("database.times_not_mended", kind=type(error).__name__)
             await asyncio.sleep(_EVERY)

@@ -262,8 +262,8 @@ class PgQueuerJobs:
         )
         return {row["kind"]: Backlog(row["queued"], row["running"], float(row["oldest"])) for row in rows}
 
-    async def mend_times(self) -> None:
-        """After the database's clock was set back: what waits for a moment to come is due now.
+    async def mend_times(self, seconds: float) -> None:
+        """After the database's clock was set back, by however many seconds: what waits for a moment to come is due now.
 
         A job that begins early does no harm; one whose worker died is given to another after the usual silence.
         """

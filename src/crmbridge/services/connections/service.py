@@ -103,11 +103,13 @@ class Connections:
         await self.lending.close()
         await self.budgets.close()
 
-    async def mend_times(self, tenant_id: UUID) -> None:
-        """After the database's clock was set back: bring near again what a tenant's budgets and tokens wait for."""
+    async def mend_times(self, tenant_id: UUID, seconds: float) -> None:
+        """After the database's clock was set back by so many seconds: bring near again what a tenant's budgets and
+        tokens wait for.
+        """
         async with self._db.tenant(tenant_id) as conn:
-            await self.budgets.mend_times(conn)
-            await store.mend_pauses(conn, LONGEST_SECONDS)
+            await self.budgets.mend_times(conn, seconds)
+            await store.mend_pauses(conn, LONGEST_SECONDS, seconds)
 
     # -- connecting --------------------------------------------------------------------------------------------
 

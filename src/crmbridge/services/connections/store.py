@@ -86,7 +86,8 @@ update tenant_credentials set token_not_before = clock_timestamp() + make_interv
 """
 
 _MEND_PAUSES = """
-update tenant_credentials set token_not_before = clock_timestamp() + make_interval(secs => $1)
+update tenant_credentials set
+    token_not_before = greatest(clock_timestamp(), token_not_before - make_interval(secs => $2))
 where token_not_before > clock_timestamp() + make_interval(secs => $1)
 """
 
@@ -325,9 +326,11 @@ async def reseal(conn: Any, credential_id: UUID, row_version: int, sealed: bytes
     return await conn.fetchval(_RESEAL, credential_id, row_version, sealed) is not None
 
 
-async def mend_pauses(conn: Any, most_seconds: float) -> None:
-    """After the database's clock was set back: no token call waits for longer than this."""
-    await conn.execute(_MEND_PAUSES, most_seconds)
+async def mend_pauses(conn: Any, most_seconds: float, seconds: float) -> None:
+    """After the database's clock was set back by so many seconds: a token call that waits for longer than
+    ``most_seconds`` waits for as long as it did.
+    """
+    await conn.execute(_MEND_PAUSES, most_seconds, seconds)
 
 
 async def pause_tokens(conn: Any, credential_id: UUID, seconds: float) -> None:

@@ -432,9 +432,9 @@ class Delivery(Desk):
         """Incidents of lanes that are a day behind; answers how many lanes are."""
         return await note_overdue(self._db, self._incidents, self._connections, self._limits.overdue_seconds)
 
-    async def mend_times(self) -> None:
-        """After the database's clock was set back: what was to come soon comes soon."""
-        await mend_times(self._db, self._limits, self._connections.mend_times)
+    async def mend_times(self, seconds: float) -> None:
+        """After the database's clock was set back by so many seconds: what was to come soon comes soon."""
+        await mend_times(self._db, self._limits, seconds, self._connections.mend_times)
 
     # -- on the side -------------------------------------------------------------------------------------------
 

@@ -1,4 +1,7 @@
-"""Set back: the database's clock was, and what was to come soon is far away. No wait is left longer than it may be."""
+"""Set back: the database's clock was, and what was to come soon is far away. It is brought near again.
+
+By the size of the leap, but only what is farther than it may be: so processes may do it at once, and again.
+"""
 
 from __future__ import annotations
 
@@ -20,20 +23,22 @@ _LANES = _sql("set_back_lanes.sql")
 _TARGETS = _sql("set_back_targets.sql")
 
 
-async def mend_times(db: Database, limits: Limits, also: Callable[[UUID], Awaitable[None]]) -> None:
+async def mend_times(
+    db: Database, limits: Limits, seconds: float, also: Callable[[UUID, float], Awaitable[None]]
+) -> None:
     """Bring leases, back-offs and due times near again, tenant by tenant; ``also`` is called for each of them.
 
-    A provider's ``Retry-After`` beyond the longest back-off is cut to that. Processes may do it at once, and again.
+    A provider's ``Retry-After`` beyond the longest back-off may be cut short, as each process takes the leap off it.
     Raises what asyncpg raises when a lane stays locked for a second: then nothing was mended, or not all.
     """
     cap = limits.retry_cap_seconds
     async with db.system() as conn:
         # Behind a lane that a vanished machine has locked all would wait; who calls this tries again.
         await conn.execute("set local lock_timeout = '1s'")
-        tenants = [row["tenant_id"] for row in await conn.fetch(_LANES, limits.lease_seconds, cap)]
+        tenants = [row["tenant_id"] for row in await conn.fetch(_LANES, limits.lease_seconds, cap, seconds)]
     targets = 0
     for tenant_id in dict.fromkeys(tenants):
         async with db.tenant(tenant_id) as conn:
-            targets += len(await conn.fetch(_TARGETS, cap))
-        await also(tenant_id)
+            targets += len(await conn.fetch(_TARGETS, cap, seconds))
+        await also(tenant_id, seconds)
     _log.warning("delivery.times_mended", tenants=len(set(tenants)), targets=targets)

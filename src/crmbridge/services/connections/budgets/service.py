@@ -28,7 +28,7 @@ _MOST_PURSES = 20_000
 # Each visit to the table holds a database connection for about a millisecond.
 _MOST_AT_ONCE = 4
 _SWEEP_SECONDS = 1.0
-# After the database's clock was set back no pause that a provider asked for is believed for longer.
+# A pause that lasts longer after the database's clock was set back lasts so long because of that.
 LONGEST_SECONDS = 900.0
 # Purses looked at before others come to their turn; half a millisecond or so.
 _AT_A_STRETCH = 100
@@ -63,11 +63,11 @@ class Budgets:
         async with self._db.tenant(tenant_id) as conn:
             return (await self.remaining_of(conn, {connection_id: manifest}))[connection_id]
 
-    async def mend_times(self, conn: Any) -> None:
-        """After the database's clock was set back: bring near again what is charged or held for a later moment, of the
-        tenant whose transaction this is.
+    async def mend_times(self, conn: Any, seconds: float) -> None:
+        """After the database's clock was set back by so many seconds: bring near again what is charged or held for
+        later, of the tenant whose transaction this is.
         """
-        await store.mend_times(conn, LONGEST_SECONDS)
+        await store.mend_times(conn, LONGEST_SECONDS, seconds)
 
     async def remaining_of(self, conn: Any, manifests: dict[UUID, Manifest]) -> dict[UUID, list[Remaining]]:
         """The same for several connections of the tenant whose transaction this is."""

@@ -36,8 +36,9 @@ select b.connection_id, b.kind, b.told_limit, b.per_seconds, b.grains, b.spent, 
 from (select 1) as one left join rate_budgets b on b.connection_id = any($1)
 """
 
-# After the database's clock was set back. What was charged to moments that are yet to come is charged to now, which
-# gives it free no earlier than the provider does; nothing else is believed for longer than it may be at most.
+# After the database's clock was set back by $2 seconds. What was charged to moments that are yet to come is charged to
+# now, which gives it free no earlier than the provider does. A pause or a call in flight that lasts for longer than $1
+# seconds lasts for as long as it did.
 _MEND = """
 update rate_budgets b set
     (grains, spent) = (
@@ -47,10 +48,13 @@ update rate_budgets b set
             from unnest(b.grains, b.spent) as g (grain, spent) group by 1) m),
     paced_until = least(b.paced_until, t.moment),
     foreign_until = least(b.foreign_until, t.moment + b.per_seconds, t.moment + $1),
-    held_until = case when b.held_until > to_timestamp(t.moment + $1) then to_timestamp(t.moment + $1)
+    held_until = case when b.held_until > to_timestamp(t.moment + $1)
+                      then greatest(to_timestamp(t.moment), b.held_until - $2::float8 * interval '1 second')
                       else b.held_until end,
-    holders_until = (select coalesce(array_agg(least(h.until, t.moment + $1) order by h.place), '{}')
-                     from unnest(b.holders_until) with ordinality as h (until, place))
+    holders_until = (
+        select coalesce(array_agg(case when h.until > t.moment + $1 then greatest(t.moment, h.until - $2::float8)
+                                       else h.until end order by h.place), '{}')
+        from unnest(b.holders_until) with ordinality as h (until, place))
 from (select extract(epoch from clock_timestamp())::float8 as moment) t
 where b.connection_id in (select connection_id from rate_budgets order by connection_id, kind for update)
 """
@@ -112,9 +116,11 @@ async def save_budgets(
         await conn.execute(_SAVE_HOLDERS, connection_id, list(holders), list(holders.values()))
 
 
-async def mend_times(conn: Any, most_seconds: float) -> None:
-    """After the database's clock was set back: no pause and no call in flight is believed for longer than this."""
-    await conn.execute(_MEND, float(most_seconds))
+async def mend_times(conn: Any, most_seconds: float, seconds: float) -> None:
+    """After the database's clock was set back by so many seconds: what is farther than ``most_seconds`` is as near as
+    it was.
+    """
+    await conn.execute(_MEND, float(most_seconds), float(seconds))
 
 
 async def read_budgets(
