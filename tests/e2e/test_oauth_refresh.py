@@ -141,7 +141,7 @@ async def test_refresh_when_told_to_wait_and_the_clock_is_set_back_then_no_longe
         await conn.execute(
             "update tenant_credentials set token_not_before = token_not_before + interval '5 hours'"
         )
-    await acme.services.connections.mend_times(tenant_id, 18_000)
+    await acme.services.connections.mend_times(tenant_id, 900, 18_000)
     assert 30 < (await acme.recent()).json()["retry_after_seconds"] <= 60
 
 

@@ -64,7 +64,8 @@ async def database_clock(
 ) -> Line:
     """PostgreSQL's clock leaps by hours and days, forward and back, each time while calls are under way.
 
-    The house is one opened with ``faketime``. After each leap all that was accepted before it must soon be delivered.
+    The house is one opened with a ``faketime_library``. After each leap all that was accepted before it must soon be
+    delivered.
     """
     line = Line("PostgreSQL's clock leaps")
     began, clock = monotonic(), house.folder / DATABASE_CLOCK
@@ -91,9 +92,7 @@ async def database_clock(
     for slug in slugs:
         await house.control("DELETE", slug, "faults")
     await house.settle(60)
-    for child in (*house.apis, *house.workers):
-        if not child.is_alive:
-            line.wrong.append(f"{child.name} ended")
+    house.note_ended(line)
     line.seconds = monotonic() - began
     return await house.judge(line, tokens)
 

@@ -224,6 +224,10 @@ class FaultHouse:
         self.workers = [child for child in self.workers if child.is_alive]
         return dead
 
+    def note_ended(self, line: Line) -> None:
+        """An API or a worker that ended, though nobody killed it, is wrong."""
+        line.wrong += [f"{child.name} ended" for child in (*self.apis, *self.workers) if not child.is_alive]
+
     def close(self) -> None:
         """SIGTERM, patience, SIGKILL; ours only."""
         children = [*self.apis, *self.workers, *self.crms]
@@ -441,7 +445,7 @@ async def opened(
 ) -> AsyncIterator[FaultHouse]:
     """A running house over a durable PostgreSQL that is started again when it ends; gone afterwards.
 
-    With ``faketime_library`` PostgreSQL reads its time through the file ``clocks.DATABASE_CLOCK``.
+    With ``faketime_library`` PostgreSQL reads its time through the file ``machine.DATABASE_CLOCK``.
     ``more``: how the emulators differ, see :class:`crm.Wanted`."""
     folder = Path(tempfile.mkdtemp(prefix="crmb-faults-"))
     folder.chmod(0o755)

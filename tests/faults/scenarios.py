@@ -61,9 +61,7 @@ async def database_killed(house: FaultHouse, these: Sequence[Trade], *, times: i
             back.append(monotonic() - dead_at)
     line.notes["accepting again after s"] = round(max(back), 1)
     await house.settle(90)
-    for child in (*house.apis, *house.workers):
-        if not child.is_alive:
-            line.wrong.append(f"{child.name} ended")
+    house.note_ended(line)
     line.seconds = monotonic() - began
     return await house.judge(line, tokens)
 

@@ -353,7 +353,7 @@ async def test_budget_when_the_clock_was_set_back_then_nothing_spent_or_held_sta
             "held_until = clock_timestamp() + interval '5 hours 20 seconds', holders = array[gen_random_uuid()], "
             "holders_until = array[extract(epoch from clock_timestamp())::float8 + 18000]"
         )
-        await here.budgets.mend_times(conn, 18_000)
+        await here.budgets.mend_times(conn, 900, 18_000)
     [row] = await here.rows()
     left = await here.budgets.remaining(here.tenant_id, here.connection_id, here.manifest)
     now = time.time()
@@ -362,7 +362,7 @@ async def test_budget_when_the_clock_was_set_back_then_nothing_spent_or_held_sta
     assert row["holders_until"][0] < now + 1 and 10 < left[0].held_seconds <= 20
     async with here.db.tenant(here.tenant_id) as conn:
         await conn.execute("update rate_budgets set held_until = null")
-        await here.budgets.mend_times(conn, 18_000)
+        await here.budgets.mend_times(conn, 900, 18_000)
     [row] = await here.rows()
     assert row["held_until"] is None, "least() passes over nulls"
     await asyncio.sleep(2.2)

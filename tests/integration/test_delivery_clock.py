@@ -108,7 +108,7 @@ async def test_look_up_when_the_clock_leapt_before_it_then_the_search_lag_passes
 async def test_clock_when_set_back_then_what_was_to_come_soon_comes_soon(house: House) -> None:
     mended: list[object] = []
 
-    async def note(tenant_id: object, seconds: float) -> None:
+    async def note(tenant_id: object, most: float, seconds: float) -> None:
         mended.append(tenant_id)
 
     house.connections.mend_times = note  # type: ignore[attr-defined]
@@ -138,7 +138,7 @@ async def test_clock_when_set_back_then_what_was_to_come_soon_comes_soon(house: 
 async def test_mending_when_nothing_was_set_back_then_nothing_is_brought_forward_but_a_look(
     house: House,
 ) -> None:
-    async def note(_: object, seconds: float) -> None:
+    async def note(_: object, most: float, seconds: float) -> None:
         """No budgets here."""
 
     house.connections.mend_times = note  # type: ignore[attr-defined]

@@ -99,6 +99,33 @@ async def test_clock_when_the_answer_takes_too_long_then_nothing_is_known_and_no
     assert await clock.steady_seconds() == pytest.approx(61.5, abs=0.1)
 
 
+async def test_clock_when_looks_overlap_in_a_leap_then_it_is_one_leap(clocks: Clocks) -> None:
+    """The one that asked before the leap is answered after the one that asked behind it."""
+    leaps: list[bool] = []
+    database: Any = clocks
+    clock = DatabaseClock(database, on_leap=lambda: leaps.append(True))
+    await clock.steady_seconds()
+    clocks.passes(300.0)
+    answered, ask = asyncio.Event(), clocks.peek
+
+    async def late(call: Any) -> float:
+        told = await ask(call)
+        clocks.peek = ask  # type: ignore[method-assign]
+        await answered.wait()
+        return told
+
+    clocks.peek = late  # type: ignore[method-assign]
+    early = asyncio.create_task(clock.steady_seconds())
+    await asyncio.sleep(0)
+    clocks.passes(0.1, theirs=7200.1)
+    assert await clock.steady_seconds() == 0.0
+    answered.set()
+    assert await early == 0.0
+    assert len(leaps) == 1
+    clocks.passes(10.0)
+    assert await clock.steady_seconds() == pytest.approx(10, abs=0.1)
+
+
 async def test_clock_when_mending_fails_then_the_others_mend_and_it_is_tried_again(
     clocks: Clocks, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -67,13 +67,16 @@ class DatabaseClock:
             return 0.0
         ahead, known = (theirs - after, theirs - before), self._ahead
         slack = _SLACK + _DRIFT * (after - self._looked_at)
+        is_in_step = known is not None and known[0] - slack <= ahead[1] and ahead[0] <= known[1] + slack
+        if before < self._looked_at:
+            # Another look came between: which of both saw the clock first is not known, and the next one tells.
+            return after - self._since if is_in_step else 0.0
         self._ahead, self._looked_at = ahead, after
-        if known is None:
-            self._since = after
-            return 0.0
-        if ahead[0] <= known[1] + slack and ahead[1] >= known[0] - slack:
+        if is_in_step:
             return after - self._since
         self._since = after
+        if known is None:
+            return 0.0
         self._note(sum(ahead) / 2 - sum(known) / 2)
         return 0.0
 

@@ -26,7 +26,7 @@ from crmbridge.services.audit.service import AuditLog
 from crmbridge.services.connections import store
 from crmbridge.services.connections.access import access_for, missing_rights, require_gate
 from crmbridge.services.connections.ahead import Ahead
-from crmbridge.services.connections.budgets import LONGEST_SECONDS, Budgets
+from crmbridge.services.connections.budgets import Budgets
 from crmbridge.services.connections.connection import Connection
 from crmbridge.services.connections.consent import Consent
 from crmbridge.services.connections.forms import read_form
@@ -103,13 +103,13 @@ class Connections:
         await self.lending.close()
         await self.budgets.close()
 
-    async def mend_times(self, tenant_id: UUID, seconds: float) -> None:
+    async def mend_times(self, tenant_id: UUID, most_seconds: float, seconds: float) -> None:
         """After the database's clock was set back by so many seconds: bring near again what a tenant's budgets and
-        tokens wait for.
+        tokens wait for, where that is longer than ``most_seconds``.
         """
         async with self._db.tenant(tenant_id) as conn:
-            await self.budgets.mend_times(conn, seconds)
-            await store.mend_pauses(conn, LONGEST_SECONDS, seconds)
+            await self.budgets.mend_times(conn, most_seconds, seconds)
+            await store.mend_pauses(conn, most_seconds, seconds)
 
     # -- connecting --------------------------------------------------------------------------------------------
 

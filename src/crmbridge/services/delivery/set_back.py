@@ -24,9 +24,10 @@ _TARGETS = _sql("set_back_targets.sql")
 
 
 async def mend_times(
-    db: Database, limits: Limits, seconds: float, also: Callable[[UUID, float], Awaitable[None]]
+    db: Database, limits: Limits, seconds: float, also: Callable[[UUID, float, float], Awaitable[None]]
 ) -> None:
-    """Bring leases, back-offs and due times near again, tenant by tenant; ``also`` is called for each of them.
+    """Bring leases, back-offs and due times near again, tenant by tenant; ``also`` is called for each of them, with
+    the longest back-off and the seconds.
 
     A provider's ``Retry-After`` beyond the longest back-off may be cut short, as each process takes the leap off it.
     Raises what asyncpg raises when a lane stays locked for a second: then nothing was mended, or not all.
@@ -40,5 +41,5 @@ async def mend_times(
     for tenant_id in dict.fromkeys(tenants):
         async with db.tenant(tenant_id) as conn:
             targets += len(await conn.fetch(_TARGETS, cap, seconds))
-        await also(tenant_id, seconds)
+        await also(tenant_id, cap, seconds)
     _log.warning("delivery.times_mended", tenants=len(set(tenants)), targets=targets)

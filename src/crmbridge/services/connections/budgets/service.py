@@ -21,15 +21,13 @@ from crmbridge.services.connections.budgets.line import Errand
 from crmbridge.services.connections.budgets.purse import Purse
 from crmbridge.services.connections.budgets.window import Remaining, Window
 
-__all__ = ["LONGEST_SECONDS", "Budgets"]
+__all__ = ["Budgets"]
 
 _log = structlog.get_logger("crmbridge.budgets")
 _MOST_PURSES = 20_000
 # Each visit to the table holds a database connection for about a millisecond.
 _MOST_AT_ONCE = 4
 _SWEEP_SECONDS = 1.0
-# A pause that lasts longer after the database's clock was set back lasts so long because of that.
-LONGEST_SECONDS = 900.0
 # Purses looked at before others come to their turn; half a millisecond or so.
 _AT_A_STRETCH = 100
 
@@ -63,11 +61,11 @@ class Budgets:
         async with self._db.tenant(tenant_id) as conn:
             return (await self.remaining_of(conn, {connection_id: manifest}))[connection_id]
 
-    async def mend_times(self, conn: Any, seconds: float) -> None:
+    async def mend_times(self, conn: Any, most_seconds: float, seconds: float) -> None:
         """After the database's clock was set back by so many seconds: bring near again what is charged or held for
-        later, of the tenant whose transaction this is.
+        later, of the tenant whose transaction this is. A pause of up to ``most_seconds`` is left as it is.
         """
-        await store.mend_times(conn, LONGEST_SECONDS, seconds)
+        await store.mend_times(conn, most_seconds, seconds)
 
     async def remaining_of(self, conn: Any, manifests: dict[UUID, Manifest]) -> dict[UUID, list[Remaining]]:
         """The same for several connections of the tenant whose transaction this is."""
